@@ -1,0 +1,51 @@
+# Functions that keep every folder's CMakeLists.txt to a list of its files.
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+find_program(MOLD mold)
+if(MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+if(MOTLEY_SANITIZE)
+  add_compile_options(-fsanitize=${MOTLEY_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${MOTLEY_SANITIZE})
+endif()
+
+# motley_library(name [SHARED] SOURCES a.cc ... [LINK target ...])
+# Makes motley_<name>, alias motley::<name>, with includes rooted at the source tree.
+function(motley_library name)
+  cmake_parse_arguments(ARG "SHARED" "" "SOURCES;LINK" ${ARGN})
+  if(NOT ARG_SOURCES)
+    add_library(motley_${name} INTERFACE)
+    target_include_directories(motley_${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(motley_${name} INTERFACE ${ARG_LINK})
+  else()
+    if(ARG_SHARED)
+      add_library(motley_${name} SHARED ${ARG_SOURCES})
+    else()
+      add_library(motley_${name} STATIC ${ARG_SOURCES})
+    endif()
+    target_include_directories(motley_${name} PUBLIC ${PROJECT_SOURCE_DIR})
+    target_link_libraries(motley_${name} PUBLIC ${ARG_LINK})
+  endif()
+  add_library(motley::${name} ALIAS motley_${name})
+endfunction()
+
+# motley_test(folder SOURCES a_test.cc ... [LINK target ...])
+# One program per folder, motley_<folder>_test, whose cases ctest lists one by one.
+function(motley_test folder)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  if(NOT ARG_SOURCES)
+    return()
+  endif()
+  add_executable(motley_${folder}_test ${ARG_SOURCES})
+  target_link_libraries(motley_${folder}_test PRIVATE ${ARG_LINK} GTest::gtest_main)
+  target_compile_definitions(motley_${folder}_test PRIVATE
+    MOTLEY_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests")
+  gtest_discover_tests(motley_${folder}_test TEST_PREFIX "${folder}." DISCOVERY_MODE PRE_TEST
+    PROPERTIES TIMEOUT 600)
+endfunction()

@@ -1,0 +1,48 @@
+// What every model family offers to training, evaluation and generation.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "motley/nn/kv_cache.h"
+#include "motley/nn/packed_batch.h"
+#include "motley/ops/parameters.h"
+#include "motley/routing/gate.h"
+
+namespace motley {
+
+struct ForwardOptions {
+  bool training = false;
+  KvCache* cache = nullptr;                 // read and appended to; null: attention within the batch only
+  std::vector<int64_t> cache_sequences;     // [B] with a cache: the cache's sequence of each of the batch's
+  at::Tensor output_rows;                   // [R] int64: rows that get logits; undefined: all T
+  std::optional<at::Generator> generator;   // for gates with noise
+};
+
+struct CausalLmOutput {
+  at::Tensor logits;               // [R, V] in the model's dtype (training: fp32 losses are computed from it)
+  std::vector<Routing> routings;   // of each MoE layer, in order
+  std::vector<int64_t> moe_layers; // the layer index of each routing
+};
+
+class CausalLm {
+ public:
+  virtual ~CausalLm() = default;
+  virtual CausalLmOutput forward(const PackedBatch& batch, const ForwardOptions& options) = 0;
+  // Gates in the order of CausalLmOutput::routings.
+  virtual std::vector<Gate*> gates() = 0;
+  virtual void visit(const TensorVisitor& visitor) = 0;
+  // The configuration as config.json holds it.
+  virtual nlohmann::json config() const = 0;
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_positions() const = 0;
+  virtual at::ScalarType dtype() const = 0;
+  virtual KvCacheShape kv_cache_shape() const = 0;
+};
+
+}  // namespace motley
