@@ -1,0 +1,17 @@
+// The commands of the `motley` program. Each function adds its subcommand with its options to `app` and
+// sets `action` to what is to run, if the user chose it.
+#pragma once
+
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+namespace motley {
+
+void add_train_command(CLI::App& app, std::function<void()>& action);
+void add_eval_command(CLI::App& app, std::function<void()>& action);
+void add_generate_command(CLI::App& app, std::function<void()>& action);
+void add_doctor_command(CLI::App& app, std::function<void()>& action);
+void add_bench_command(CLI::App& app, std::function<void()>& action);
+
+}  // namespace motley
