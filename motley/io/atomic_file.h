@@ -1,0 +1,52 @@
+// Files and folders that appear whole or not at all: written beside their place, synced, renamed.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string_view>
+
+namespace motley {
+
+// One file. Bytes go to a temporary neighbour; commit() syncs it, renames it over `path` and syncs the
+// folder. Without commit the destructor removes it and `path` stays as it was.
+// Every failure is a UserError with the path and the reason (disk full, no permission, ...).
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);  // makes missing parent folders
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, size_t num_bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+};
+
+void write_file_atomic(const std::filesystem::path& path, std::string_view content);
+
+// A whole folder. Files are made under path(); commit() syncs all of them, renames the folder to its
+// place (an old folder of that name is swapped out, then removed) and syncs the parent.
+// Left-overs of a process that died are removed by the next AtomicFolder of the same name.
+class AtomicFolder {
+ public:
+  explicit AtomicFolder(std::filesystem::path destination);  // makes missing parent folders
+  ~AtomicFolder();
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+
+  const std::filesystem::path& path() const { return temporary_; }
+  void commit();
+
+ private:
+  std::filesystem::path destination_, temporary_;
+  bool committed_ = false;
+};
+
+// Whether a name is one that AtomicFile or AtomicFolder gives to unfinished work; listings pass it over.
+bool is_unfinished(const std::filesystem::path& path);
+
+}  // namespace motley
