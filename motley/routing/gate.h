@@ -15,7 +15,7 @@ namespace motley {
 struct GateInput {
   at::Tensor x;                // [T, D]
   at::Tensor previous_logits;  // [T, S] fp32: the previous MoE layer's raw logits; undefined in the first
-  at::Tensor token_mask;       // [T] bool: false tokens get no slots and count in no loss; undefined: all true
+  at::Tensor token_mask;  // [T] bool: false tokens get no slots and count in no loss; undefined: all true
   bool training = false;
   std::optional<at::Generator> generator;  // for gates with noise
 };
