@@ -3,7 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,16 +20,19 @@ namespace motley {
 
 struct ForwardOptions {
   bool training = false;
-  KvCache* cache = nullptr;                 // read and appended to; null: attention within the batch only
-  std::vector<int64_t> cache_sequences;     // [B] with a cache: the cache's sequence of each of the batch's
-  at::Tensor output_rows;                   // [R] int64: rows that get logits; undefined: all T
-  std::optional<at::Generator> generator;   // for gates with noise
+  KvCache* cache = nullptr;                // read and appended to; null: attention within the batch only
+  std::vector<int64_t> cache_sequences;    // [B] with a cache: the cache's sequence of each of the batch's
+  at::Tensor output_rows;                  // [R] int64: rows that get logits; undefined: all T
+  std::optional<at::Generator> generator;  // for gates with noise
+  // Called with the hidden states after each block ("model.layers.3.self_attn", "model.layers.3.mlp", as in
+  // the tensors' names), and with "model.embed_tokens" and "lm_head": finds where values stop being finite.
+  std::function<void(const std::string& name, const at::Tensor& value)> observe;
 };
 
 struct CausalLmOutput {
-  at::Tensor logits;               // [R, V] in the model's dtype (training: fp32 losses are computed from it)
-  std::vector<Routing> routings;   // of each MoE layer, in order
-  std::vector<int64_t> moe_layers; // the layer index of each routing
+  at::Tensor logits;              // [R, V] in the model's dtype (training: fp32 losses are computed from it)
+  std::vector<Routing> routings;  // of each MoE layer, in order
+  std::vector<int64_t> moe_layers;  // the layer index of each routing
 };
 
 class CausalLm {
@@ -36,6 +41,8 @@ class CausalLm {
   virtual CausalLmOutput forward(const PackedBatch& batch, const ForwardOptions& options) = 0;
   // Gates in the order of CausalLmOutput::routings.
   virtual std::vector<Gate*> gates() = 0;
+  // E of each MoE layer in the same order: slots below are experts with a feed-forward network.
+  virtual std::vector<int64_t> num_experts() const = 0;
   virtual void visit(const TensorVisitor& visitor) = 0;
   // The configuration as config.json holds it.
   virtual nlohmann::json config() const = 0;
