@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "motley/base/config_values.h"
+#include "motley/base/error.h"
+
+namespace motley {
+namespace {
+
+std::vector<std::string> split_path(const std::string& path, const std::string& setting) {
+  std::vector<std::string> parts;
+  for (size_t start = 0; start <= path.size();) {
+    const size_t end = std::min(path.find('.', start), path.size());
+    parts.push_back(path.substr(start, end - start));
+    if (parts.back().empty()) {
+      throw UserError(Mistake{"--set " + setting, "KEY=VALUE with a dotted key such as train.learning_rate",
+                              "an empty part in '" + path + "'", ""});
+    }
+    start = end + 1;
+  }
+  return parts;
+}
+
+// The element of `parent` that `part` names; made in an object, required in a list.
+nlohmann::json& child(nlohmann::json& parent, const std::string& part, const std::string& setting) {
+  if (parent.is_null()) parent = nlohmann::json::object();
+  if (parent.is_object()) return parent[part];
+  if (!parent.is_array()) {
+    throw UserError(Mistake{"--set " + setting, "an object that holds '" + part + "'",
+                            concat("the value ", parent.dump(), " in its place"), ""});
+  }
+  size_t index = 0;
+  const auto [stop, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+  if (error != std::errc() || stop != part.data() + part.size() || index >= parent.size()) {
+    throw UserError(Mistake{"--set " + setting,
+                            concat("a position below ", parent.size(), ", the length of the list"),
+                            "'" + part + "'", ""});
+  }
+  return parent[index];
+}
+
+}  // namespace
+
+nlohmann::json read_json_file(const std::string& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw_file_error("read", path, errno);
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (file.bad()) throw_file_error("read", path, errno != 0 ? errno : EIO);
+  if (text.empty() && file.peek() == std::ifstream::traits_type::eof()) {
+    throw UserError(Mistake{path, "JSON", "nothing (an empty file or a folder)", ""});
+  }
+  try {
+    return nlohmann::json::parse(text);
+  } catch (const nlohmann::json::parse_error& error) {
+    const size_t end = std::min(text.size(), error.byte == 0 ? 0 : error.byte - 1);
+    const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '\n');
+    const size_t line_start = end == 0 ? std::string::npos : text.rfind('\n', end - 1);
+    const size_t column = line_start == std::string::npos ? end + 1 : end - line_start;
+    throw UserError(concat(path, ":", line, ":", column, ": expected JSON, found ",
+                           end < text.size() ? "a syntax error here" : "the end of the file", " (",
+                           error.what(), ")"));
+  }
+}
+
+void apply_setting(nlohmann::json& config, const std::string& setting) {
+  const size_t equals = setting.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw UserError(Mistake{"--set", "KEY=VALUE, e.g. train.learning_rate=3e-4", "'" + setting + "'", ""});
+  }
+  nlohmann::json* place = &config;
+  for (const std::string& part : split_path(setting.substr(0, equals), setting)) {
+    place = &child(*place, part, setting);
+  }
+  const std::string value = setting.substr(equals + 1);
+  nlohmann::json parsed = nlohmann::json::parse(value, nullptr, /*allow_exceptions=*/false);
+  *place = parsed.is_discarded() ? nlohmann::json(value) : std::move(parsed);
+}
+
+void apply_settings(nlohmann::json& config, const std::vector<std::string>& settings) {
+  for (const std::string& setting : settings) apply_setting(config, setting);
+}
+
+}  // namespace motley

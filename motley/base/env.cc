@@ -1,0 +1,70 @@
+#include "motley/base/env.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "motley/base/error.h"
+
+namespace motley {
+namespace {
+
+constexpr const char* kCpuKernels = "MOTLEY_CPU_KERNELS";
+constexpr const char* kLog = "MOTLEY_LOG";
+constexpr const char* kThreads = "MOTLEY_THREADS";
+constexpr std::array<std::string_view, 4> kKernelFamilies = {"portable", "avx2", "avx512", "amx"};
+constexpr int kMaxThreads = 4096;
+
+}  // namespace
+
+const std::vector<EnvVariable>& env_variables() {
+  static const std::vector<EnvVariable> table = {
+      {kCpuKernels, "portable, avx2, avx512 or amx",
+       "forces a family of CPU kernels; without it the best one the processor has is used"},
+      {kLog, "debug, info, warn, error or off", "the least important log lines that are shown (info)"},
+      {kThreads, "1 to 4096", "threads for CPU work; without it all processors given to the process"},
+  };
+  return table;
+}
+
+Environment read_environment(const std::function<const char*(const char*)>& get) {
+  auto value_of = [&get](const char* name) -> std::optional<std::string> {
+    const char* value = get(name);
+    if (value == nullptr || *value == '\0') return std::nullopt;
+    return std::string(value);
+  };
+  Environment result;
+  if (auto kernels = value_of(kCpuKernels)) {
+    const bool known =
+        std::find(kKernelFamilies.begin(), kKernelFamilies.end(), *kernels) != kKernelFamilies.end();
+    if (!known) {
+      throw UserError(Mistake{concat("environment variable ", kCpuKernels), "portable, avx2, avx512 or amx",
+                              "'" + *kernels + "'", ""});
+    }
+    result.cpu_kernels = std::move(kernels);
+  }
+  if (const auto level = value_of(kLog)) {
+    result.log_level = parse_log_level(*level, concat("environment variable ", kLog));
+  }
+  if (const auto threads = value_of(kThreads)) {
+    int number = 0;
+    const char* end = threads->data() + threads->size();
+    const auto [stop, error] = std::from_chars(threads->data(), end, number);
+    if (error != std::errc() || stop != end || number < 1 || number > kMaxThreads) {
+      throw UserError(Mistake{concat("environment variable ", kThreads),
+                              concat("a whole number from 1 to ", kMaxThreads), "'" + *threads + "'", ""});
+    }
+    result.num_threads = number;
+  }
+  return result;
+}
+
+const Environment& environment() {
+  static const Environment instance = read_environment([](const char* name) { return std::getenv(name); });
+  return instance;
+}
+
+}  // namespace motley

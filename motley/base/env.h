@@ -1,0 +1,34 @@
+#pragma once
+// Every environment variable that Motley reads is read here, once.
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "motley/base/log.h"
+
+namespace motley {
+
+struct EnvVariable {
+  const char* name;
+  const char* values;   // what it may be set to
+  const char* meaning;  // one sentence
+};
+
+// The table that `motley doctor` prints and docs/configuration.md lists.
+const std::vector<EnvVariable>& env_variables();
+
+struct Environment {
+  std::optional<std::string> cpu_kernels;  // portable, avx2, avx512 or amx; none: the best there is
+  LogLevel log_level = LogLevel::kInfo;
+  std::optional<int> num_threads;  // none: as many as the processor offers this process
+};
+
+// Reads the table through `get` (nullptr: not set). An empty value counts as not set; a wrong one is a
+// UserError that names the variable.
+Environment read_environment(const std::function<const char*(const char*)>& get);
+
+// This process's environment, read at the first call.
+const Environment& environment();
+
+}  // namespace motley
