@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -32,5 +33,11 @@ class ByteTokenizer final : public Tokenizer {
 
 // Throws UserError that lists the known names.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name);
+
+// A model folder's tokenizer.json, in the format of Hugging Face's tokenizers: a byte tokenizer is a
+// byte-level BPE of 256 tokens without merges. Reading throws UserError naming the file when it is
+// missing, malformed or of a kind that is not supported.
+void write_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& model_folder);
+std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& model_folder);
 
 }  // namespace motley
