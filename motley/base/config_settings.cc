@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
@@ -45,14 +47,14 @@ nlohmann::json& child(nlohmann::json& parent, const std::string& part, const std
 }  // namespace
 
 nlohmann::json read_json_file(const std::string& path) {
+  if (std::filesystem::is_directory(path)) throw_file_error("read", path, EISDIR);
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) throw_file_error("read", path, errno);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) throw_file_error("read", path, errno != 0 ? errno : EIO);
-  if (text.empty() && file.peek() == std::ifstream::traits_type::eof()) {
-    throw UserError(Mistake{path, "JSON", "nothing (an empty file or a folder)", ""});
-  }
+  std::ostringstream content;
+  content << file.rdbuf();
+  const std::string text = std::move(content).str();
+  if (text.empty()) throw UserError(Mistake{path, "JSON", "an empty file", ""});
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::parse_error& error) {

@@ -25,12 +25,12 @@ template <size_t N>
 std::string scaled(double value, double step, const std::array<const char*, N>& units) {
   size_t unit = 0;
   // 999.5 would print as 1000, so it already belongs to the next unit.
-  while (std::abs(value) >= (unit == 0 ? step : step - 0.5) && unit + 1 < N) {
+  while (std::abs(value) >= step - 0.5 && unit + 1 < N) {
     value /= step;
     ++unit;
   }
   const std::string number =
-      unit == 0 ? format_decimal(value, value == std::floor(value) ? 0 : 2) : three_digits(value);
+      unit == 0 && value == std::floor(value) ? format_decimal(value, 0) : three_digits(value);
   return *units[unit] == '\0' ? number : number + " " + units[unit];
 }
 
@@ -55,6 +55,11 @@ std::string format_duration(double seconds) {
 
 std::string format_count(double count) {
   return scaled(count, 1000, std::array<const char*, 5>{"", "k", "M", "G", "T"});
+}
+
+std::string format_rate(double per_second, const std::string& unit) {
+  const bool small = std::abs(per_second) < 999.5;
+  return (small ? three_digits(per_second) : format_count(per_second)) + " " + unit + "/s";
 }
 
 std::string format_bytes(double bytes) {

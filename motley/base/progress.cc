@@ -79,7 +79,7 @@ void Progress::finish(std::string_view details) {
   rate_ = elapsed > 0 ? done / elapsed : 0;
   std::string text =
       options_.what + " " + std::to_string(done_) + " " + options_.unit + "s in " + format_duration(elapsed);
-  if (rate_ > 0) text += ", " + format_count(rate_) + " " + options_.unit + "s/s";
+  if (rate_ > 0) text += ", " + format_rate(rate_, options_.unit + "s");
   if (!details.empty()) text.append(", ").append(details);
   write(text, /*last=*/true);
 }
@@ -89,7 +89,7 @@ std::string Progress::line(double now, std::string_view details) const {
   if (options_.total > 0) text += "/" + std::to_string(options_.total);
   text += " " + options_.unit + "s";
   if (rate_ > 0) {
-    text += ", " + format_count(rate_) + " " + options_.unit + "s/s";
+    text += ", " + format_rate(rate_, options_.unit + "s");
     if (options_.total > 0) {
       const auto left = static_cast<double>(std::max<int64_t>(options_.total - done_, 0));
       text += ", " + format_duration(left / rate_) + " left";
