@@ -1,0 +1,164 @@
+#include "motley/io/atomic_file.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "motley/base/error.h"
+
+namespace motley {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kUnfinishedSuffix = ".unfinished";
+
+fs::path neighbour(const fs::path& path) { return path.string() + std::string(kUnfinishedSuffix); }
+
+[[noreturn]] void fail(const std::string& action, const fs::path& path, const std::error_code& error) {
+  throw_file_error(action, path.string(), error.value());
+}
+
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+void make_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail("make the folder", path, error);
+  if (!fs::is_directory(path)) throw_file_error("make the folder", path.string(), ENOTDIR);
+}
+
+void remove_tree(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) fail("remove", path, error);
+}
+
+void sync_path(const fs::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
+  if (fd < 0) throw_file_error("open", path.string(), errno);
+  const int result = ::fsync(fd);
+  const int error = errno;
+  ::close(fd);
+  // Some file systems cannot sync a folder; they have nothing to sync there then.
+  if (result != 0 && !((flags & O_DIRECTORY) && error == EINVAL))
+    throw_file_error("sync", path.string(), error);
+}
+
+void sync_folder(const fs::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
+
+void sync_tree(const fs::path& root) {
+  std::error_code error;
+  for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
+    if (it->is_symlink()) continue;
+    if (it->is_directory()) sync_folder(it->path());
+    if (it->is_regular_file()) sync_path(it->path(), O_RDONLY);
+  }
+  if (error) fail("list", root, error);
+  sync_folder(root);
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(neighbour(path_)) {
+  make_folder(parent_of(path_));
+  if (fs::is_directory(path_)) throw_file_error("write", path_.string(), EISDIR);
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) throw_file_error("write", path_.string(), errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* data, size_t num_bytes) {
+  MOTLEY_CHECK(fd_ >= 0, "written after commit: ", path_.string());
+  auto at = static_cast<const char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t written = ::write(fd_, at, num_bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_file_error("write", path_.string(), errno);
+    at += written;
+    num_bytes -= static_cast<size_t>(written);
+  }
+}
+
+void AtomicFile::commit() {
+  MOTLEY_CHECK(fd_ >= 0, "committed twice: ", path_.string());
+  if (::fsync(fd_) != 0) throw_file_error("write", path_.string(), errno);
+  const int fd = fd_;
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw_file_error("write", path_.string(), errno);
+  fd_ = -1;
+  if (::close(fd) != 0) throw_file_error("write", path_.string(), errno);
+  sync_folder(parent_of(path_));
+}
+
+void write_file_atomic(const fs::path& path, std::string_view content) {
+  AtomicFile file(path);
+  file.write(content);
+  file.commit();
+}
+
+AtomicFolder::AtomicFolder(fs::path destination) : destination_(std::move(destination)) {
+  // "runs/a/" and "runs/a" are the same folder.
+  if (!destination_.has_filename() && destination_.has_parent_path())
+    destination_ = destination_.parent_path();
+  temporary_ = neighbour(destination_);
+  make_folder(parent_of(destination_));
+  std::error_code error;
+  if (fs::exists(destination_, error) && !fs::is_directory(destination_, error)) {
+    throw_file_error("make the folder", destination_.string(), ENOTDIR);
+  }
+  remove_tree(temporary_);
+  make_folder(temporary_);
+}
+
+AtomicFolder::~AtomicFolder() {
+  if (committed_) return;
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+}
+
+void AtomicFolder::commit() {
+  MOTLEY_CHECK(!committed_, "committed twice: ", destination_.string());
+  sync_tree(temporary_);
+  if (fs::exists(destination_)) {
+    // One step, so that there is a whole folder of this name at every moment.
+    if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) != 0) {
+      if (errno != EINVAL && errno != ENOSYS) throw_file_error("replace", destination_.string(), errno);
+      const fs::path old = destination_.string() + ".old" + std::string(kUnfinishedSuffix);
+      remove_tree(old);
+      if (::rename(destination_.c_str(), old.c_str()) != 0) {
+        throw_file_error("replace", destination_.string(), errno);
+      }
+      if (::rename(temporary_.c_str(), destination_.c_str()) != 0) {
+        const int error = errno;
+        ::rename(old.c_str(), destination_.c_str());
+        throw_file_error("replace", destination_.string(), error);
+      }
+      temporary_ = old;
+    }
+    committed_ = true;
+    sync_folder(parent_of(destination_));
+    remove_tree(temporary_);
+    return;
+  }
+  if (::rename(temporary_.c_str(), destination_.c_str()) != 0) {
+    throw_file_error("write", destination_.string(), errno);
+  }
+  committed_ = true;
+  sync_folder(parent_of(destination_));
+}
+
+bool is_unfinished(const fs::path& path) { return path.filename().string().ends_with(kUnfinishedSuffix); }
+
+}  // namespace motley
