@@ -1,7 +1,7 @@
 # Finds libtorch without its own CMake package, which asks for a whole CUDA toolkit where torch was
 # built with CUDA. CPU programs need only libtorch_cpu and libc10.
 if(NOT TORCH_ROOT)
-  file(GLOB _candidates ${PROJECT_SOURCE_DIR}/build/venv/lib/python3*/site-packages/torch)
+  file(GLOB _candidates ${CMAKE_CURRENT_LIST_DIR}/../build/venv/lib/python3*/site-packages/torch)
   if(NOT _candidates)
     find_program(_python NAMES python3)
     if(_python)
@@ -20,9 +20,21 @@ if(NOT EXISTS ${TORCH_ROOT}/include/ATen/core/Tensor.h OR NOT EXISTS ${TORCH_ROO
 endif()
 message(STATUS "torch: ${TORCH_ROOT}")
 
-add_library(motley_torch INTERFACE)
-target_include_directories(motley_torch SYSTEM INTERFACE
+# at::parallel_for is a header that runs in one thread unless OpenMP is on where it is compiled. The flag is
+# for compiling only: linking with it would bring the compiler's OpenMP runtime beside the one torch carries,
+# and two thread pools. A torch that carries none uses the system's, and so do we.
+file(GLOB _openmp ${TORCH_ROOT}/lib/libgomp*.so* ${TORCH_ROOT}/../torch.libs/libgomp*.so* ${TORCH_ROOT}/lib/libomp*.so)
+if(_openmp)
+  list(GET _openmp 0 _openmp)
+else()
+  set(_openmp gomp)
+endif()
+
+# Imported, so that the installed package can make its own for the torch it finds.
+add_library(motley::torch INTERFACE IMPORTED GLOBAL)
+target_include_directories(motley::torch INTERFACE
   ${TORCH_ROOT}/include ${TORCH_ROOT}/include/torch/csrc/api/include)
-target_link_libraries(motley_torch INTERFACE ${TORCH_ROOT}/lib/libtorch_cpu.so ${TORCH_ROOT}/lib/libc10.so)
-target_link_options(motley_torch INTERFACE -Wl,-rpath,${TORCH_ROOT}/lib -Wl,-rpath-link,${TORCH_ROOT}/lib)
-add_library(motley::torch ALIAS motley_torch)
+target_compile_options(motley::torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+target_link_libraries(motley::torch INTERFACE
+  ${TORCH_ROOT}/lib/libtorch_cpu.so ${TORCH_ROOT}/lib/libc10.so ${_openmp})
+target_link_options(motley::torch INTERFACE -Wl,-rpath,${TORCH_ROOT}/lib -Wl,-rpath-link,${TORCH_ROOT}/lib)

@@ -1,0 +1,54 @@
+# Turns CUDA on: nvcc, the architectures, CUTLASS's headers and the CUDA half of libtorch.
+#   motley::cuda        what a kernel file needs: flags, include folders, the CUDA runtime
+#   motley::torch_cuda  what a file with CUDA tensors needs besides motley::torch
+# Nothing here needs a GPU or a driver: programs build on one machine and run on another.
+find_program(MOTLEY_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
+if(NOT MOTLEY_NVCC)
+  message(FATAL_ERROR "MOTLEY_CUDA is on but there is no nvcc. Install the CUDA 13 toolkit, set CUDA_HOME, "
+    "or pass -DMOTLEY_NVCC=<path of nvcc>; or leave CUDA out with the preset 'cpu'.")
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_COMPILER ${MOTLEY_NVCC})
+endif()
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # written out below: sm_90a is not on every CMake's list
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+message(STATUS "CUDA: ${CUDAToolkit_VERSION} (${CMAKE_CUDA_COMPILER})")
+
+# The folder with cute/ and cutlass/: the one given, beside torch in its environment, or in build/venv.
+file(GLOB _cutlass
+  ${CUTLASS_ROOT}/include
+  ${TORCH_ROOT}/../cutlass_library/source/include
+  ${CMAKE_CURRENT_LIST_DIR}/../build/venv/lib/python3*/site-packages/cutlass_library/source/include)
+find_path(MOTLEY_CUTLASS_INCLUDE cutlass/cutlass.h PATHS ${_cutlass})
+if(NOT MOTLEY_CUTLASS_INCLUDE)
+  message(FATAL_ERROR "no CUTLASS headers: expected cutlass/cutlass.h. `pip install nvidia-cutlass==4.2.0.0` "
+    "beside torch brings them, or pass -DCUTLASS_ROOT=<the folder with include/cutlass>.")
+endif()
+
+# sm_80 code for every GPU from Ampere on; sm_90a has the wgmma and TMA instructions of Hopper.
+set(MOTLEY_CUDA_GENCODE "-gencode=arch=compute_80,code=sm_80;-gencode=arch=compute_90a,code=sm_90a"
+    CACHE STRING "What nvcc builds for")
+
+add_library(motley::cuda INTERFACE IMPORTED GLOBAL)
+target_include_directories(motley::cuda INTERFACE ${MOTLEY_CUTLASS_INCLUDE})
+# NDEBUG in every build type: with CUTLASS's asserts in, ptxas serialises wgmma.
+# 177: unused functions that CUTLASS's headers declare.
+target_compile_options(motley::cuda INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:${MOTLEY_CUDA_GENCODE};-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wno-psabi>")
+target_link_libraries(motley::cuda INTERFACE CUDA::cudart)
+
+# libtorch_cuda wants libraries of CUDA that this machine may lack; the run path finds them where it runs.
+add_library(motley::torch_cuda INTERFACE IMPORTED GLOBAL)
+foreach(library torch_cuda c10_cuda)
+  if(NOT EXISTS ${TORCH_ROOT}/lib/lib${library}.so)
+    message(FATAL_ERROR "no lib${library}.so under ${TORCH_ROOT}/lib: this torch was built without CUDA. "
+      "Pass -DTORCH_ROOT=<a torch with CUDA 13>, or use the preset 'cpu'.")
+  endif()
+  target_link_libraries(motley::torch_cuda INTERFACE ${TORCH_ROOT}/lib/lib${library}.so)
+endforeach()
+# --no-as-needed: torch's CUDA kernels register themselves when the library loads; no symbol asks for it.
+target_link_options(motley::torch_cuda INTERFACE -Wl,--allow-shlib-undefined -Wl,--no-as-needed)
+target_link_libraries(motley::torch_cuda INTERFACE motley::torch motley::cuda)
