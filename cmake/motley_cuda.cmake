@@ -10,9 +10,10 @@ endif()
 if(NOT CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_COMPILER ${MOTLEY_NVCC})
 endif()
-set(CMAKE_CUDA_ARCHITECTURES OFF)  # written out below: sm_90a is not on every CMake's list
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+# Both are written out below: CMake 3.25 knows neither sm_90a nor that CUDA 13 speaks C++20.
+set(CMAKE_CUDA_ARCHITECTURES OFF)
+unset(CMAKE_CUDA_STANDARD)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # torch's own; a second, static one would have its own state
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 message(STATUS "CUDA: ${CUDAToolkit_VERSION} (${CMAKE_CUDA_COMPILER})")
@@ -37,7 +38,7 @@ target_include_directories(motley::cuda INTERFACE ${MOTLEY_CUTLASS_INCLUDE})
 # NDEBUG in every build type: with CUTLASS's asserts in, ptxas serialises wgmma.
 # 177: unused functions that CUTLASS's headers declare.
 target_compile_options(motley::cuda INTERFACE
-  "$<$<COMPILE_LANGUAGE:CUDA>:${MOTLEY_CUDA_GENCODE};-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wno-psabi>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:${MOTLEY_CUDA_GENCODE};-std=c++20;-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wno-psabi>")
 target_link_libraries(motley::cuda INTERFACE CUDA::cudart)
 
 # libtorch_cuda wants libraries of CUDA that this machine may lack; the run path finds them where it runs.
