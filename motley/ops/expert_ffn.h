@@ -61,8 +61,9 @@ ExpertFfnInputGradients expert_ffn_backward_input(const at::Tensor& dy, const at
 // Weight gradients, which may be computed later. Adds into `into`'s tensors where they are defined
 // (fp32 or the weights' dtype), else returns fresh ones in the weights' dtype.
 ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at::Tensor& x,
-                                                 const ExpertFfnInputGradients& input, const at::Tensor& gate_weights,
-                                                 const RoutingPlan& plan, const ExpertWeights& weights,
+                                                 const ExpertFfnInputGradients& input,
+                                                 const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                                 const ExpertWeights& weights,
                                                  const ExpertWeightGradients& into = {});
 
 }  // namespace motley::ops

@@ -11,8 +11,8 @@ namespace motley {
 
 // A differentiable scalar that training adds to the loss as it is (its coefficient is applied).
 struct AuxiliaryLoss {
-  std::string name;   // "balance", "z", ...: the key under which metrics report it
-  at::Tensor value;   // fp32 scalar, attached to the graph
+  std::string name;  // "balance", "z", ...: the key under which metrics report it
+  at::Tensor value;  // fp32 scalar, attached to the graph
 };
 
 struct Routing {
