@@ -1,0 +1,144 @@
+// Rows in, rows out: conversions, activations, sums. Shared by all families (see simd.h).
+#pragma once
+
+#include "motley/kernels/cpu/simd.h"
+
+namespace motley::kernels {
+namespace {
+
+template <int W>
+struct Elementwise {
+  using S = Simd<W>;
+  using F = typename S::F;
+
+  struct Slope {
+    F value, gate, up;  // A, dA/dgate, dA/dup
+  };
+
+  static F gelu(F x) { return 0.5f * x * (1.0f + S::erf(x * 0.70710678f)); }
+  static F gelu_slope(F x) {
+    return 0.5f * (1.0f + S::erf(x * 0.70710678f)) + x * 0.39894228f * S::exp(-0.5f * x * x);
+  }
+
+  static F value(const ActivationSpec& spec, F g, F u) {
+    switch (spec.kind) {
+      case Activation::kSwiGlu:
+        return g * S::sigmoid(g) * u;
+      case Activation::kGeGlu:
+        return gelu(g) * u;
+      case Activation::kClampedSwiGlu: {
+        const F limit = S::set(spec.limit);
+        const F gate = S::min(g, limit);
+        return gate * S::sigmoid(spec.alpha * gate) * (S::min(S::max(u, -limit), limit) + 1.0f);
+      }
+      case Activation::kGelu:
+        return gelu(g);
+      case Activation::kRelu:
+        return S::max(g, F{});
+      case Activation::kSilu:
+        return g * S::sigmoid(g);
+    }
+    return F{};
+  }
+
+  static Slope slope(const ActivationSpec& spec, F g, F u) {
+    switch (spec.kind) {
+      case Activation::kSwiGlu: {
+        const F s = S::sigmoid(g);
+        return {g * s * u, u * s * (1.0f + g * (1.0f - s)), g * s};
+      }
+      case Activation::kGeGlu: {
+        const F a = gelu(g);
+        return {a * u, u * gelu_slope(g), a};
+      }
+      case Activation::kClampedSwiGlu: {
+        const F limit = S::set(spec.limit);
+        const F gate = S::min(g, limit);
+        const F up = S::min(S::max(u, -limit), limit) + 1.0f;
+        const F s = S::sigmoid(spec.alpha * gate);
+        const F d = up * s * (1.0f + spec.alpha * gate * (1.0f - s));
+        return {gate * s * up, S::select(g <= limit, d, F{}),
+                S::select((u <= limit) & (u >= -limit), gate * s, F{})};
+      }
+      case Activation::kGelu:
+        return {gelu(g), gelu_slope(g), F{}};
+      case Activation::kRelu:
+        return {S::max(g, F{}), S::select(g > 0.0f, S::set(1.0f), F{}), F{}};
+      case Activation::kSilu: {
+        const F s = S::sigmoid(g);
+        return {g * s, s * (1.0f + g * (1.0f - s)), F{}};
+      }
+    }
+    return {F{}, F{}, F{}};
+  }
+
+  static void activate(const ActivationSpec& spec, const float* gate, const float* up, int64_t count,
+                       float* a) {
+    const bool gated = spec.gated();
+    for (int64_t i = 0; i < count; i += W) {
+      const F g = S::load_some(DType::kFloat32, gate, i, count - i);
+      const F u = gated ? S::load_some(DType::kFloat32, up, i, count - i) : F{};
+      S::store_some(DType::kFloat32, a, i, count - i, value(spec, g, u));
+    }
+  }
+
+  static float activate_backward(const ActivationSpec& spec, const float* da, DType type, const void* gate,
+                                 const void* up, float gate_weight, int64_t count, void* dgate, void* dup,
+                                 void* activated) {
+    const bool gated = spec.gated();
+    F product{};
+    for (int64_t i = 0; i < count; i += W) {
+      const int64_t n = count - i;
+      const F u = gated ? S::load_some(type, up, i, n) : F{};
+      const Slope s = slope(spec, S::load_some(type, gate, i, n), u);
+      const F d = S::load_some(DType::kFloat32, da, i, n);
+      product += d * s.value;
+      S::store_some(type, dgate, i, n, gate_weight * d * s.gate);
+      if (gated) S::store_some(type, dup, i, n, gate_weight * d * s.up);
+      S::store_some(type, activated, i, n, gate_weight * s.value);
+    }
+    return S::sum(product);
+  }
+
+  static void convert(DType type, const void* in, int64_t count, DType out_type, void* out) {
+    for (int64_t i = 0; i < count; i += W) {
+      S::store_some(out_type, out, i, count - i, S::load_some(type, in, i, count - i));
+    }
+  }
+
+  static void store(const float* c, int64_t count, DType type, void* out, bool accumulate) {
+    for (int64_t i = 0; i < count; i += W) {
+      F v = S::load_some(DType::kFloat32, c, i, count - i);
+      if (accumulate) v += S::load_some(type, out, i, count - i);
+      S::store_some(type, out, i, count - i, v);
+    }
+  }
+
+  // Four vectors at a time: their adds do not wait for each other.
+  static void weighted_sum(DType type, Rows rows, const float* weights, int64_t num_rows, int64_t first,
+                           int64_t count, DType out_type, void* out, bool accumulate) {
+    int64_t i = 0;
+    for (; i + 4 * W <= count; i += 4 * W) {
+      F sum[4] = {};
+      for (int64_t n = 0; n < num_rows; ++n) {
+        const float weight = weights ? weights[n] : 1.0f;
+        for (int v = 0; v < 4; ++v) sum[v] += weight * S::load(type, rows[n], first + i + v * W);
+      }
+      for (int v = 0; v < 4; ++v) {
+        if (accumulate) sum[v] += S::load(out_type, out, i + v * W);
+        S::store(out_type, out, i + v * W, sum[v]);
+      }
+    }
+    for (; i < count; i += W) {
+      F sum{};
+      for (int64_t n = 0; n < num_rows; ++n) {
+        sum += (weights ? weights[n] : 1.0f) * S::load_some(type, rows[n], first + i, count - i);
+      }
+      if (accumulate) sum += S::load_some(out_type, out, i, count - i);
+      S::store_some(out_type, out, i, count - i, sum);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace motley::kernels

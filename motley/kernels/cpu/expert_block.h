@@ -1,0 +1,58 @@
+// The forward pass of one expert over a block of rows: the pieces from which the operators make tasks.
+// Products keep tokens in the lanes, so that weights are read as they lie, once per block, and the
+// activated tile is the next product's panel as it comes out.
+#pragma once
+
+#include "motley/kernels/cpu/multiply.h"
+
+namespace motley::kernels {
+
+// Columns of an output that are computed together, before they are turned to rows.
+constexpr int kTileColumns = 48;
+// With fewer rows an expert's weights are streamed through dot products instead.
+constexpr int kFewRows = 8;
+inline bool few_rows(int64_t num_rows) { return num_rows <= kFewRows; }
+
+// Rows of one expert: at most kMaxLanes.
+struct RowBlock {
+  RowSource x;
+  int64_t first;
+  int num_rows;
+  int64_t depth;  // width of x
+
+  int vectors() const { return vectors_for(num_rows); }
+};
+
+// One weight [columns, depth] of one expert, with its bias.
+struct LinearWeight {
+  const void* data;
+  DType type;
+  int64_t depth;
+  const void* bias = nullptr;  // of the same type
+};
+
+// The first operand of a block, packed once and used for all its columns: a panel, or for few rows the
+// rows themselves.
+struct BlockInput {
+  Panel panel;
+  int num_rows;
+  const void* rows[kFewRows];
+};
+int64_t block_input_bytes(const CpuKernels& kernels, DType type, int64_t depth, int num_rows);
+BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* memory);
+// The space for the activated rows of `width` of a block, to be filled by expert_up.
+BlockInput activated_input(const CpuKernels& kernels, DType type, int64_t width, int num_rows, void* memory);
+
+int64_t block_scratch_bytes();
+
+// out[row][first .. last) = x W^T + bias, rounded to `type`. out points at whole rows.
+void linear_columns(const CpuKernels& kernels, const BlockInput& x, const LinearWeight& weight, int64_t first,
+                    int64_t last, DType type, void* const* out, void* scratch);
+
+// Columns first .. last of the activated rows; `first` is even. gate_up [2F or F, D]. hidden, unless
+// null, points at whole rows of H.
+void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeight& gate_up,
+               const ActivationSpec& activation, int64_t expert_width, int64_t first, int64_t last,
+               void* const* hidden, const BlockInput& activated, void* scratch);
+
+}  // namespace motley::kernels

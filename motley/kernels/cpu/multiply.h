@@ -1,0 +1,65 @@
+// Blocked products over panels, for every family. The order of additions of one element depends on the
+// depth only: never on threads, on which task computes it, or on its neighbours.
+#pragma once
+
+#include "motley/kernels/cpu/table.h"
+
+namespace motley::kernels {
+
+struct Panel {
+  DType type;
+  void* data;
+  int64_t depth;
+  int vectors;
+
+  int lanes() const { return vectors * kVectorLanes; }
+  int64_t bytes() const { return panel_bytes(type, depth, vectors); }
+  // From row k, which must be even.
+  void* at(int64_t k) const { return offset(data, type, k * lanes()); }
+};
+
+// Rows of one matrix as products take them: by row, or by token where assignment names it (gather).
+struct RowSource {
+  const void* data;
+  DType type;
+  int64_t width;  // elements from one row to the next
+  const int32_t* assignment = nullptr;
+  int64_t top_k = 1;
+
+  const void* row(int64_t r) const {
+    return offset(data, type, (assignment ? assignment[r] / top_k : r) * width);
+  }
+};
+
+// Panels are walked in chunks that stay in the second-level cache.
+constexpr int64_t depth_block(DType panel_type) { return 4096 / size_of(panel_type); }
+
+// What multiply_rows needs beside its operands: rows converted to the panel's type.
+constexpr int64_t kMultiplyScratch = int64_t{kTileRows} * 4096;
+
+// c[i * lanes + lane] = sum over k of rows[i][k] * panel(k, lane), or added to what c holds.
+// `type` is the rows'. Any number of rows; those past one cache's worth are better in blocks.
+void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
+                   float* c, bool accumulate, void* scratch);
+
+// panel(k, lane) = matrix[k][first + lane], lane < count: a block of columns of a matrix as it lies.
+void pack_matrix(const CpuKernels& kernels, DType type, const void* matrix, int64_t stride, int64_t first,
+                 int count, const Panel& panel);
+
+// Hands out pieces of a scratch buffer, each aligned to 64 bytes.
+class Arena {
+ public:
+  explicit Arena(void* memory) : next_(static_cast<std::byte*>(memory)) {}
+  void* take(int64_t bytes) {
+    void* piece = next_;
+    next_ += rounded(bytes);
+    return piece;
+  }
+  float* take_floats(int64_t count) { return static_cast<float*>(take(count * 4)); }
+  static constexpr int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+ private:
+  std::byte* next_;
+};
+
+}  // namespace motley::kernels

@@ -1,0 +1,34 @@
+// The portable family: the vectors that every processor of its architecture has (128 bits).
+#include "motley/kernels/cpu/portable.h"
+
+#include "motley/kernels/cpu/elementwise.h"
+#include "motley/kernels/cpu/packing.h"
+#include "motley/kernels/cpu/products.h"
+
+namespace motley::kernels {
+namespace {
+constexpr int kWidth = 4;
+}
+
+const CpuKernels& portable_kernels() {
+  static constexpr CpuKernels table = {
+      .name = "portable",
+      .panel_of_bf16 = DType::kFloat32,
+      .tile_f32 = TileF32<kWidth, 2>::run,
+      .tile_bf16 = nullptr,
+      .pack_columns = Packing::pack_columns,
+      .pack_rows = Packing::pack_rows,
+      .transpose = Packing::transpose,
+      .pack_tile = TilePacking<kWidth>::pack_tile,
+      .store_transposed = TilePacking<kWidth>::store_transposed,
+      .store = Elementwise<kWidth>::store,
+      .convert = Elementwise<kWidth>::convert,
+      .dot_rows = DotRows<kWidth>::run,
+      .activate = Elementwise<kWidth>::activate,
+      .activate_backward = Elementwise<kWidth>::activate_backward,
+      .weighted_sum = Elementwise<kWidth>::weighted_sum,
+  };
+  return table;
+}
+
+}  // namespace motley::kernels

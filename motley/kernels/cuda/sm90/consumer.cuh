@@ -1,0 +1,125 @@
+// The matrix products: one warp group multiplies its 64 rows with all 256 columns of the tile, then
+// leaves the tile, rounded to bf16, in shared memory for the epilogue and goes on with the next.
+#pragma once
+
+#include <cute/algorithm/gemm.hpp>
+#include <cute/arch/mma_sm90.hpp>
+#include <cute/atom/mma_atom.hpp>
+#include <cute/atom/mma_traits_sm90_gmma.hpp>
+
+#include "motley/kernels/cuda/sm90/pipeline.cuh"
+
+namespace motley::cuda::sm90 {
+
+template <cute::GMMA::Major major, int rows>
+__device__ auto stages_tensor(Element* data) {
+  using namespace cute;
+  using Shape = cute::Shape<Int<rows>, Int<kTileK>, Int<kStages>>;
+  if constexpr (major == GMMA::Major::K)
+    return make_tensor(make_smem_ptr(data), tile_to_shape(GMMA::Layout_K_SW128_Atom<Element>{}, Shape{}));
+  else
+    return make_tensor(make_smem_ptr(data),
+                       tile_to_shape(GMMA::Layout_MN_SW128_Atom<Element>{}, Shape{}, Step<_2, _1, _3>{}));
+}
+
+__device__ inline uint32_t pack(float low, float high) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(both);
+}
+
+// Four 8 x 8 matrices of the accumulator: rows 0-7 and 8-15 of the warp, columns 8j.. and 8j + 8...
+template <bool transposed, class Accumulator>
+__device__ void write_finished(const Accumulator& sum, Element* finished, int warp, int lane) {
+  const int matrix = lane / 8, line = lane % 8;
+  const int row = warp * 16 + matrix % 2 * 8, column = matrix / 2 * 8;
+  const Element* place = transposed ? finished + (column + line) * kTransposedPitch + row
+                                    : finished + (row + line) * kPitch + column;
+  const uint32_t base = cute::cast_smem_ptr_to_uint(place);
+#pragma unroll
+  for (int j = 0; j < kTileN / 8; j += 2) {
+    const uint32_t to = base + sizeof(Element) * 8 * j * (transposed ? kTransposedPitch : 1);
+    const uint32_t upper = pack(sum(4 * j), sum(4 * j + 1)), lower = pack(sum(4 * j + 2), sum(4 * j + 3));
+    const uint32_t upper_next = pack(sum(4 * j + 4), sum(4 * j + 5)),
+                   lower_next = pack(sum(4 * j + 6), sum(4 * j + 7));
+    if constexpr (transposed)
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                   "r"(upper), "r"(lower), "r"(upper_next), "r"(lower_next)
+                   : "memory");
+    else
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(upper),
+                   "r"(lower), "r"(upper_next), "r"(lower_next)
+                   : "memory");
+  }
+}
+
+// The last k block of an outer product reaches into rows of the next expert, or into rows that nothing
+// wrote: A has zeros there, B gets them here, so that no NaN spreads.
+__device__ inline void zero_rows(Element* b, int first, int thread) {
+  for (int i = first * 8 + thread; i < kTileK * 8; i += 256)  // 8 chunks of a 128-byte line
+#pragma unroll
+    for (int box = 0; box < kTileN / 64; ++box) reinterpret_cast<uint4*>(b + box * kBoxB)[i] = uint4{};
+  cutlass::arch::fence_view_async_shared();
+  cutlass::arch::NamedBarrier::arrive_and_wait(256, 1);
+}
+
+template <class Op>
+__device__ void multiply(const typename Op::Params& p, SharedStorage& shared, int half, int thread, int rank) {
+  using namespace cute;
+  const int warp = thread / 32, lane = thread % 32;
+  auto mma = make_tiled_mma(
+      MMA_Atom<decltype(SM90::GMMA::ss_op_selector<Element, Element, float, cute::Shape<_64, _256, _64>,
+                                                   Op::kMajorA, Op::kMajorB>())>{});
+  auto thread_mma = mma.get_thread_slice(thread);
+  auto a = thread_mma.make_fragment_A(
+      thread_mma.partition_A(stages_tensor<Op::kMajorA, kBlockRows>(shared.a[half][0])));
+  auto b = thread_mma.make_fragment_B(thread_mma.partition_B(stages_tensor<Op::kMajorB, kTileN>(shared.b[0])));
+  auto sum = partition_fragment_C(mma, cute::Shape<_64, Int<kTileN>>{});
+
+  // A stage is free when all warps of both blocks are done with it: the other block writes here too.
+  const auto release = [&](int stage) { Barrier::arrive(&shared.empty[stage], lane, lane < kClusterBlocks); };
+
+  Stage stage;
+  uint32_t finished_phase = 1;
+  for (typename Op::Walk walk(p); walk.valid(); walk.advance()) {
+    const int k_blocks = walk.k_blocks();
+    const int tail = Op::kOuter ? (walk.work().row_end - walk.work().row_begin) % kTileK : 0;
+    if (!walk.active(half, rank)) {
+      for (int k = 0; k < k_blocks; ++k, stage.advance()) {
+        wait(shared.full[stage.index], stage.phase);
+        if (Op::kOuter && tail && k == k_blocks - 1) zero_rows(shared.b[stage.index], tail, half * 128 + thread);
+        release(stage.index);
+      }
+      continue;
+    }
+    if (Op::kOuter) clear(sum);  // an expert without rows gives zeros
+    mma.accumulate_ = GMMA::ScaleOut::Zero;
+    int previous = 0;
+    for (int k = 0; k < k_blocks; ++k, stage.advance()) {
+      wait(shared.full[stage.index], stage.phase);
+      if (Op::kOuter && tail && k == k_blocks - 1) zero_rows(shared.b[stage.index], tail, half * 128 + thread);
+      if (Op::kGather) cutlass::arch::fence_view_async_shared();  // cp.async wrote A, wgmma reads it
+      warpgroup_fence_operand(sum);
+      warpgroup_arrive();
+#pragma unroll
+      for (int i = 0; i < kTileK / 16; ++i) {
+        cute::gemm(mma, a(_, _, i, stage.index), b(_, _, i, stage.index), sum);
+        mma.accumulate_ = GMMA::ScaleOut::One;
+      }
+      warpgroup_commit_batch();
+      warpgroup_wait<1>();
+      if (k > 0) release(previous);
+      previous = stage.index;
+    }
+    warpgroup_wait<0>();
+    warpgroup_fence_operand(sum);
+    if (k_blocks > 0) release(previous);
+
+    wait(shared.finished_empty[half], finished_phase);
+    finished_phase ^= 1;
+    write_finished<Op::kTransposed>(sum, shared.finished[half], warp, lane);
+    __syncwarp();
+    if (lane == 0) Barrier::arrive(&shared.finished_full[half]);
+  }
+}
+
+}  // namespace motley::cuda::sm90

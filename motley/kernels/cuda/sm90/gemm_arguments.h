@@ -1,0 +1,44 @@
+// Fills the shared part of a grouped product's arguments.
+#pragma once
+
+#include "motley/kernels/cuda/sm90/expert_products.h"
+#include "motley/kernels/cuda/sm90/gemm_params.h"
+#include "motley/kernels/cuda/sm90/tensor_map.h"
+
+namespace motley::cuda::sm90 {
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+inline void set_rows_walk(GemmParams& p, const ExpertPlan& plan, int depth, int num_n_tiles) {
+  p.tiles = plan.schedule.tiles;
+  p.num_tiles = plan.schedule.num_tiles;
+  p.depth = depth;
+  p.num_n_tiles = num_n_tiles;
+  p.group = 8;
+}
+
+inline void set_outer_walk(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan, int height,
+                           int num_n_tiles) {
+  p.expert_offset = plan.expert_offset;
+  p.place_of_expert = plan.place_of_expert;
+  p.num_experts = shape.num_experts;
+  p.num_m_tiles = ceil_div(height, 2 * kClusterBlocks * kBlockRows);
+  p.num_n_tiles = num_n_tiles;
+}
+
+inline void set_gathered(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan,
+                         const __nv_bfloat16* rows, long stride) {
+  p.gathered = rows;
+  p.gathered_stride = static_cast<unsigned>(stride / 8);
+  p.gathered_width = shape.model_width;
+  p.row_assignment = plan.row_assignment;
+  p.top_k = Divisor(shape.top_k);
+}
+
+// An array by row, in boxes of 64 x 64.
+inline CUtensorMap rows_map(const ExpertShape& shape, const __nv_bfloat16* rows, int width) {
+  return make_tensor_map(rows, width, shape.max_rows, 1, width, static_cast<long>(width) * shape.max_rows,
+                         kBlockRows);
+}
+
+}  // namespace motley::cuda::sm90

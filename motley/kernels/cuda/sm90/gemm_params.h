@@ -1,0 +1,61 @@
+// Sizes and arguments shared by all grouped products on Hopper.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include "motley/kernels/cuda/row_tile.h"
+
+namespace motley::cuda::sm90 {
+
+// A cluster of two thread blocks computes a tile of 256 x 256 of the output: each block has two warp
+// groups of 64 rows x 256 columns, and the blocks share the B operand by multicast.
+constexpr int kBlockRows = 64;  // rows of one warp group
+constexpr int kTileN = 256;
+constexpr int kTileK = 64;
+constexpr int kStages = 3;  // 48 KiB each; the rest of shared memory holds the finished tile
+constexpr int kClusterBlocks = 2;
+constexpr int kThreads = 384;
+constexpr int kEpilogueWarps = 3;
+
+// Division by a run-time constant: floor(n / d) for 0 <= n < 2^31 by one multiplication.
+struct Divisor {
+  unsigned divisor = 1, multiplier = 0, shift = 0;
+  Divisor() = default;
+  explicit Divisor(unsigned d) : divisor(d) {
+    while ((1ull << shift) < d) ++shift;
+    multiplier = static_cast<unsigned>(((1ull << 32) * ((1ull << shift) - d)) / d + 1);
+  }
+#ifdef __CUDACC__
+  __device__ unsigned divide(unsigned n) const { return (__umulhi(n, multiplier) + n) >> shift; }
+#endif
+};
+
+struct GemmParams {
+  CUtensorMap map_a;  // unused where rows are gathered
+  CUtensorMap map_b;
+
+  // The gathered operand: row r of the plan is row row_assignment[r] / top_k of `gathered`.
+  const __nv_bfloat16* gathered = nullptr;
+  unsigned gathered_stride = 0;  // between rows, in 16-byte units
+  int gathered_width = 0;        // columns
+  const int* row_assignment = nullptr;
+  Divisor top_k;
+
+  // Products over rows: M is the rows of a tile, K is `depth`.
+  const RowTile* tiles = nullptr;
+  const int* num_tiles = nullptr;
+  int depth = 0;
+  int group = 1;  // row tiles that are computed together for one column tile after another (L2 reuse)
+
+  // Outer products: K is the rows of an expert, M the columns of the gathered operand.
+  const int* expert_offset = nullptr;
+  const int* place_of_expert = nullptr;
+  int num_experts = 0;
+  int num_m_tiles = 0;
+
+  int num_n_tiles = 0;
+};
+
+}  // namespace motley::cuda::sm90

@@ -1,0 +1,86 @@
+// Grouped products of all experts in one persistent kernel. Three warp groups a block: two multiply; of
+// the third, one warp loads and three finish tiles (activation, stores) while the next is multiplied.
+//
+// An operation Op gives
+//   Params : GemmParams      arguments, with those of its epilogue
+//   Walk, Gather             RowsWalk and RowGather, or OuterWalk and DepthGather
+//   kGather                  A by cp.async from p.gathered, else rows in order by TMA
+//   kMajorA, kMajorB         which of its dimensions is contiguous
+//   kOuter, kTransposed      K runs over rows; finished tiles lie transposed in shared memory
+//   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
+//   epilogue(p, work, begin, finished, warp, lane)   64 finished rows, the first of them `begin`
+#pragma once
+
+#include <algorithm>
+
+#include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm90/consumer.cuh"
+#include "motley/kernels/cuda/sm90/producer.cuh"
+
+namespace motley::cuda::sm90 {
+
+template <class Op>
+__device__ void finish(const typename Op::Params& p, SharedStorage& shared, int warp, int lane, int rank) {
+  uint32_t phase[2] = {0, 0};
+  for (typename Op::Walk walk(p); walk.valid(); walk.advance()) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (!walk.active(half, rank)) continue;
+      wait(shared.finished_full[half], phase[half]);
+      phase[half] ^= 1;
+      Op::epilogue(p, walk.work(), walk.block_begin(half, rank), shared.finished[half], warp, lane);
+      __syncwarp();
+      if (lane == 0) Barrier::arrive(&shared.finished_empty[half]);
+    }
+  }
+}
+
+template <class Op>
+__global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThreads, 1)
+    grouped_gemm_kernel(const __grid_constant__ typename Op::Params p) {
+  extern __shared__ __align__(1024) unsigned char shared_bytes[];
+  SharedStorage& shared = *reinterpret_cast<SharedStorage*>(shared_bytes);
+  const int group = cutlass::canonical_warp_group_idx();
+  const int rank = cute::block_rank_in_cluster();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      Barrier::init(&shared.full[i], 1 + (Op::kGather ? 32 : 0));
+      Barrier::init(&shared.empty[i], kClusterBlocks * 8);  // warps that multiply
+    }
+    for (int half = 0; half < 2; ++half) {
+      Barrier::init(&shared.finished_full[half], 4);
+      Barrier::init(&shared.finished_empty[half], kEpilogueWarps);
+    }
+    cutlass::arch::fence_barrier_init();
+  }
+  cute::cluster_sync();
+  // 168 registers a thread at launch: 96 + 2 x 208 = 3 x 170. (With a warp group each for loads and
+  // epilogue there would be 128, too few for the compiler to accept a product of 256 columns.)
+  if (group == 0) {
+    cutlass::arch::warpgroup_reg_dealloc<96>();
+    const int warp = threadIdx.x / 32;
+    if (warp == 0) produce<Op>(p, shared, threadIdx.x, rank);
+    else finish<Op>(p, shared, warp - 1, threadIdx.x % 32, rank);
+  } else {
+    cutlass::arch::warpgroup_reg_alloc<208>();
+    multiply<Op>(p, shared, group - 1, threadIdx.x % 128, rank);
+  }
+  // Neither block may leave while the other still writes into it.
+  cute::cluster_sync();
+}
+
+template <class Op>
+void grouped_gemm(const typename Op::Params& p, cudaStream_t stream) {
+  constexpr size_t kSharedBytes = sizeof(SharedStorage);
+  static_assert(kSharedBytes <= 227 * 1024);
+  int device = 0, num_sms = 0;
+  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
+  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(grouped_gemm_kernel<Op>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(kSharedBytes)));
+  const int grid = std::max(1, num_sms / kClusterBlocks) * kClusterBlocks;
+  grouped_gemm_kernel<Op><<<grid, kThreads, kSharedBytes, stream>>>(p);
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace motley::cuda::sm90

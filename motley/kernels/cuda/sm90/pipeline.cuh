@@ -1,0 +1,133 @@
+// Shared memory, barriers and the order of work of the grouped products.
+#pragma once
+
+#include <cutlass/arch/barrier.h>
+#include <cutlass/arch/reg_reconfig.h>
+
+#include <cute/arch/cluster_sm90.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/tensor.hpp>
+
+#include "motley/kernels/cuda/sm90/gemm_params.h"
+
+namespace motley::cuda::sm90 {
+
+using Element = cute::bfloat16_t;
+using Barrier = cutlass::arch::ClusterTransactionBarrier;
+
+constexpr int kStageA = kBlockRows * kTileK;  // elements of one warp group's A block
+constexpr int kStageB = kTileN * kTileK;
+constexpr int kBoxB = 64 * 64;  // a 64 x 64 piece of an MN-major B
+constexpr int kPitch = kTileN + 8;              // of a finished row; 16 bytes more: no bank conflicts
+constexpr int kTransposedPitch = kBlockRows + 8;  // of a finished column
+constexpr int kFinished = kTileN * kTransposedPitch;  // elements; covers both layouts
+
+struct alignas(1024) SharedStorage {
+  Element a[2][kStages][kStageA];
+  Element b[kStages][kStageB];
+  Element finished[2][kFinished];  // of each warp group
+  uint64_t full[kStages], empty[kStages];
+  uint64_t finished_full[2], finished_empty[2];
+};
+
+// Position in the ring of stages.
+struct Stage {
+  int index = 0;
+  uint32_t phase = 0;
+  __device__ void advance() {
+    if (++index == kStages) index = 0, phase ^= 1;
+  }
+};
+
+__device__ inline void wait(uint64_t& barrier, uint32_t phase) { Barrier::wait(&barrier, phase); }
+
+// What a cluster computes next. Every role walks the same sequence by itself.
+struct Work {
+  int row_begin, row_end;  // of the plan
+  int place;               // of the expert's weights
+  int m_tile, n_tile;
+};
+
+// Tiles of rows x columns; `group` row tiles share the columns' weights in L2 before the next group.
+class RowsWalk {
+ public:
+  __device__ explicit RowsWalk(const GemmParams& p)
+      : p_(p), num_tiles_(*p.num_tiles), next_(blockIdx.x / kClusterBlocks) {
+    prefetch();
+    advance();
+  }
+  __device__ bool valid() const { return valid_; }
+  __device__ const Work& work() const { return work_; }
+  __device__ int k_blocks() const { return (p_.depth + kTileK - 1) / kTileK; }
+  __device__ int k_begin() const { return 0; }
+  __device__ int b_plane() const { return work_.place; }
+  // Rows of the 64 that warp group `half` of block `rank` has; <= 0: none.
+  __device__ int block_begin(int half, int rank) const {
+    return work_.row_begin + (half * kClusterBlocks + rank) * kBlockRows;
+  }
+  __device__ bool active(int half, int rank) const { return block_begin(half, rank) < work_.row_end; }
+  __device__ void advance() {
+    valid_ = tile_valid_;
+    work_ = {tile_.row_begin, tile_.row_end, tile_.place, 0, n_};
+    prefetch();
+  }
+
+ private:
+  // The tile after this one is read while this one is computed.
+  __device__ void prefetch() {
+    tile_valid_ = next_ < num_tiles_ * p_.num_n_tiles;
+    if (!tile_valid_) return;
+    const int per_group = p_.group * p_.num_n_tiles;
+    const int group = next_ / per_group, within = next_ - group * per_group;
+    const int rows = min(p_.group, num_tiles_ - group * p_.group);
+    n_ = within / rows;
+    const int4 raw = __ldg(reinterpret_cast<const int4*>(p_.tiles) + group * p_.group + within - n_ * rows);
+    tile_ = {raw.x, raw.y, raw.z, raw.w};
+    next_ += gridDim.x / kClusterBlocks;
+  }
+
+  const GemmParams& p_;
+  int num_tiles_, next_, n_ = 0;
+  bool valid_ = false, tile_valid_ = false;
+  RowTile tile_{};
+  Work work_{};
+};
+
+// Tiles of every expert's outer product. Experts that are not here are passed over.
+class OuterWalk {
+ public:
+  __device__ explicit OuterWalk(const GemmParams& p) : p_(p), next_(blockIdx.x / kClusterBlocks) { advance(); }
+  __device__ bool valid() const { return valid_; }
+  __device__ const Work& work() const { return work_; }
+  __device__ int k_blocks() const { return (work_.row_end - work_.row_begin + kTileK - 1) / kTileK; }
+  __device__ int k_begin() const { return work_.row_begin; }
+  __device__ int b_plane() const { return 0; }
+  __device__ int block_begin(int half, int rank) const {
+    return (work_.m_tile * 2 * kClusterBlocks + half * kClusterBlocks + rank) * kBlockRows;
+  }
+  __device__ bool active(int half, int rank) const { return block_begin(half, rank) < p_.gathered_width; }
+  __device__ void advance() {
+    const int per_expert = p_.num_m_tiles * p_.num_n_tiles;
+    for (;;) {
+      const int expert = next_ / per_expert;
+      valid_ = expert < p_.num_experts;
+      if (!valid_) return;
+      const int within = next_ - expert * per_expert;
+      const int place = p_.place_of_expert ? __ldg(p_.place_of_expert + expert) : expert;
+      next_ += gridDim.x / kClusterBlocks;
+      if (place < 0) continue;
+      const int n = within / p_.num_m_tiles;
+      work_ = {__ldg(p_.expert_offset + expert), __ldg(p_.expert_offset + expert + 1), place,
+               within - n * p_.num_m_tiles, n};
+      return;
+    }
+  }
+
+ private:
+  const GemmParams& p_;
+  int next_;
+  bool valid_ = false;
+  Work work_{};
+};
+
+}  // namespace motley::cuda::sm90
