@@ -15,7 +15,7 @@ std::string three_digits(double value) {
 }
 
 std::string two_units(int64_t large, const char* large_unit, int64_t small, const char* small_unit) {
-  std::array<char, 64> text;
+  std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "%lld %s %02lld %s", static_cast<long long>(large), large_unit,
                 static_cast<long long>(small), small_unit);
   return text.data();
@@ -37,7 +37,7 @@ std::string scaled(double value, double step, const std::array<const char*, N>& 
 }  // namespace
 
 std::string format_decimal(double value, int digits) {
-  std::array<char, 400> text;  // the largest double has 309 digits before the point
+  std::array<char, 400> text{};  // the largest double has 309 digits before the point
   std::snprintf(text.data(), text.size(), "%.*f", std::clamp(digits, 0, 60), value);
   return text.data();
 }

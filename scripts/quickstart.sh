@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained model: installs what is missing, builds the `motley` program, trains a small
+# MoE++ language model on the King James Bible (a Debian package carries it), evaluates it, lets it write.
+# Run it again and it goes on where it stopped; a finished model is not trained again.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+if [ $# -gt 0 ]; then
+  printf 'usage: scripts/quickstart.sh\n\nTORCH_ROOT names a torch package or libtorch to use; without it torch comes into build/venv.\n'
+  case $1 in --help | -h) exit 0 ;; *) exit 2 ;; esac
+fi
+
+run=$root/runs/quickstart
+text=$root/build/quickstart/king_james.txt
+motley=$root/build/cpu/apps/motley
+
+# The whole text, one verse a line, without the verses' numbers.
+write_text() {
+  [ -s "$text" ] && return
+  say "writing the text to ${text#"$root"/}"
+  mkdir -p "$(dirname "$text")"
+  bible -f 'gen1:1-rev22:21' > "$text.part" 2> /dev/null < /dev/null || die "the program bible failed"
+  sed -E 's/^[0-9A-Za-z]+:[0-9]+ +//' "$text.part" > "$text.clean"
+  [ "$(wc -c < "$text.clean")" -gt 1000000 ] || die "expected over 1 MB of text from the program bible, found $(wc -c < "$text.clean") bytes"
+  rm "$text.part"
+  mv "$text.clean" "$text"
+}
+
+install_build_tools
+install_packages bible-kjv
+install_torch
+configure cpu
+build cpu motley
+write_text
+
+say "training: motley train configs/quickstart.json"
+"$motley" train "$root/configs/quickstart.json" --data "$text" --out "$run"
+say "evaluating: motley eval"
+"$motley" eval "$run/model" --data "$text"
+say "generating: motley generate"
+"$motley" generate "$run/model" --prompt "And it came to pass" --max-new-tokens 400 --temperature 0.7 --seed 1
+echo
+[ -s "$run/report.html" ] || die "expected a report in $run/report.html, found none"
+say "done. The model is in ${run#"$root"/}/model, the report in ${run#"$root"/}/report.html (open it in a browser)."
+say "try: build/cpu/apps/motley generate runs/quickstart/model --prompt 'In the beginning' --max-new-tokens 200"
