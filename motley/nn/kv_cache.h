@@ -20,9 +20,9 @@ class KvCache {
   // num_blocks blocks of block_size tokens, shared by all sequences. Throws when the shape is empty.
   KvCache(const KvCacheShape& shape, at::ScalarType dtype, int64_t num_blocks, int64_t block_size = 16);
 
-  int64_t add_sequence();              // its id
-  void remove_sequence(int64_t id);    // its blocks are free again
-  int64_t length(int64_t id) const;    // tokens cached in every layer (advances with commit)
+  int64_t add_sequence();            // its id
+  void remove_sequence(int64_t id);  // its blocks are free again
+  int64_t length(int64_t id) const;  // tokens cached in every layer (advances with commit)
   int64_t num_free_blocks() const { return static_cast<int64_t>(free_blocks_.size()); }
 
   // Makes room for num_tokens more tokens; throws c10::Error when no block is free.
