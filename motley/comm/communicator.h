@@ -26,7 +26,8 @@ class Communicator {
   virtual void barrier() = 0;
   // Rows of `send` [sum(send_rows), ...] go to ranks in order; returns once sizes are checked.
   // receive [sum(receive_rows), ...] is filled by ascending rank. Zero rows are allowed.
-  virtual std::unique_ptr<PendingCollective> all_to_all(const at::Tensor& send, const std::vector<int64_t>& send_rows,
+  virtual std::unique_ptr<PendingCollective> all_to_all(const at::Tensor& send,
+                                                        const std::vector<int64_t>& send_rows,
                                                         const at::Tensor& receive,
                                                         const std::vector<int64_t>& receive_rows) = 0;
   // receive [sum(rows), ...]: every rank's `send`, by ascending rank; rows may differ between ranks.
