@@ -35,6 +35,9 @@ class Dispatcher {
   // The dtype in which the experts' partial sums are wanted for tokens of this dtype.
   virtual at::ScalarType partial_dtype(at::ScalarType token_dtype, bool has_local_part) const = 0;
   virtual bool needs_host_counts() const { return false; }
+  // Whether finish_dispatch hands on the very tokens that start_dispatch got, so that the routing plan can be
+  // made, and experts fetched, at once.
+  virtual bool keeps_tokens() const { return false; }
 };
 
 }  // namespace motley
