@@ -15,7 +15,7 @@ namespace motley {
 
 enum class MoeGating {
   kDynamic,  // MoeLayer: rows of any number per expert
-  kStatic,   // StaticMoeLayer: padded to capacity, the baseline; needs gate.capacity_factor
+  kStatic,   // StaticMoeLayer: padded to the capacity, or to T without one; the baseline
 };
 
 enum class SharedExpertNames {
@@ -34,7 +34,7 @@ struct MoeLayerOptions {
   bool shared_expert_gate = false;  // y_shared * sigmoid(w x), as Qwen2-MoE
   SharedExpertNames shared_expert_names = SharedExpertNames::kQwen2Moe;
   at::ScalarType dtype = at::kFloat;  // of all parameters but the selection bias, which is fp32
-  // Gradients of bf16 expert weights are added up in fp32: see ResidentStore::visit_gradients.
+  // Gradients of bf16 expert weights are added up in fp32: see ResidentStoreOptions. Dynamic gating only.
   bool fp32_expert_gradients = false;
 };
 
