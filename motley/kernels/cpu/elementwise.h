@@ -2,6 +2,7 @@
 #pragma once
 
 #include "motley/kernels/cpu/simd.h"
+#include "motley/kernels/cpu/table.h"
 
 namespace motley::kernels {
 namespace {

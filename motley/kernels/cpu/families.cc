@@ -3,16 +3,8 @@
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/error.h"
-#include "motley/kernels/cpu/portable.h"
 
 namespace motley::kernels {
-
-const std::vector<Family>& cpu_families() {
-  static const std::vector<Family> families = {
-      {"portable", "128-bit vectors", true, &portable_kernels()},
-  };
-  return families;
-}
 
 const Family& find_cpu_family(const std::string& name) {
   std::string available;

@@ -39,6 +39,11 @@ template <bool transposed>
 void expert_outer(const ExpertShape& shape, const ExpertPlan& plan, const __nv_bfloat16* gathered,
                   long gathered_stride, const __nv_bfloat16* rows, int width, __nv_bfloat16* out,
                   long out_stride, cudaStream_t stream) {
+  if (shape.max_rows == 0) {
+    MOTLEY_CUDA_CHECK(cudaMemset2DAsync(out, sizeof(*out) * out_stride, 0,
+                                        sizeof(*out) * shape.model_width * width, shape.num_places, stream));
+    return;
+  }
   using Op = OuterProduct<transposed>;
   typename Op::Params p{};
   set_outer_walk(p, shape, plan, shape.model_width, ceil_div(width, kTileN));

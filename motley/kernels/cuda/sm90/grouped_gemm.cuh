@@ -66,6 +66,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
     multiply<Op>(p, shared, group - 1, threadIdx.x % 128, rank);
   }
   // Neither block may leave while the other still writes into it.
+  __syncwarp();
   cute::cluster_sync();
 }
 

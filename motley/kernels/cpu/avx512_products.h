@@ -1,0 +1,139 @@
+// Products on 512-bit vectors. Multiply says what a vector holds (16 floats, or 16 pairs of bf16) and
+// multiplies; everything else is the same for both. See simd.h for the anonymous namespace.
+#pragma once
+
+#include <immintrin.h>
+
+#include "motley/kernels/cpu/table.h"
+
+namespace motley::kernels {
+namespace {
+
+struct MultiplyFloats {
+  using Element = float;
+  using Vector = __m512;
+  static constexpr int kStep = 1;  // elements of the depth in one lane
+  static Vector load(const void* from) { return _mm512_loadu_ps(from); }
+  static Vector load_part(const Element* from, int64_t n) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+  }
+  static Vector broadcast(const Element* from) { return _mm512_set1_ps(*from); }
+  static Vector broadcast_part(const Element* from) { return broadcast(from); }
+  static __m512 multiply_add(__m512 sum, Vector a, Vector b) { return _mm512_fmadd_ps(a, b, sum); }
+};
+
+// M rows by V vectors stay in registers over the whole depth: 24 sums, V of the panel, and the rows'
+// elements come from memory within the multiplication.
+template <class Multiply>
+struct Avx512Tile {
+  using Element = typename Multiply::Element;
+
+  template <int V, int M>
+  static void block(const void* panel, Rows rows, int64_t depth, float* c, bool accumulate) {
+    const auto* p = static_cast<const std::byte*>(panel);
+    const Element* row[M];
+    for (int i = 0; i < M; ++i) row[i] = static_cast<const Element*>(rows[i]);
+    __m512 sum[M][V];
+    for (int i = 0; i < M; ++i) {
+      for (int v = 0; v < V; ++v) {
+        sum[i][v] = accumulate ? _mm512_loadu_ps(c + (i * V + v) * 16) : _mm512_setzero_ps();
+      }
+    }
+    int64_t k = 0;
+    for (; k + Multiply::kStep <= depth; k += Multiply::kStep) {
+      typename Multiply::Vector b[V];
+      for (int v = 0; v < V; ++v) b[v] = Multiply::load(p + v * 64);
+      p += V * 64;
+      for (int i = 0; i < M; ++i) {
+        const auto a = Multiply::broadcast(row[i] + k);
+        for (int v = 0; v < V; ++v) sum[i][v] = Multiply::multiply_add(sum[i][v], a, b[v]);
+      }
+    }
+    if (k < depth) {
+      for (int i = 0; i < M; ++i) {
+        const auto a = Multiply::broadcast_part(row[i] + k);
+        for (int v = 0; v < V; ++v) {
+          sum[i][v] = Multiply::multiply_add(sum[i][v], a, Multiply::load(p + v * 64));
+        }
+      }
+    }
+    for (int i = 0; i < M; ++i) {
+      for (int v = 0; v < V; ++v) _mm512_storeu_ps(c + (i * V + v) * 16, sum[i][v]);
+    }
+  }
+
+  static void run(const void* panel, int vectors, Rows rows, int num_rows, int64_t depth, float* c,
+                  bool accumulate) {
+    using Block = void (*)(const void*, Rows, int64_t, float*, bool);
+    static constexpr Block kBlocks[kMaxVectors][kTileRows] = {
+        {block<1, 1>, block<1, 2>, block<1, 3>, block<1, 4>, block<1, 5>, block<1, 6>},
+        {block<2, 1>, block<2, 2>, block<2, 3>, block<2, 4>, block<2, 5>, block<2, 6>},
+        {block<3, 1>, block<3, 2>, block<3, 3>, block<3, 4>, block<3, 5>, block<3, 6>},
+        {block<4, 1>, block<4, 2>, block<4, 3>, block<4, 4>, block<4, 5>, block<4, 6>}};
+    kBlocks[vectors - 1][num_rows - 1](panel, rows, depth, c, accumulate);
+  }
+};
+
+// T rows of x against N rows of w; vectors run along the depth.
+template <class Multiply>
+struct Avx512Dot {
+  using Element = typename Multiply::Element;
+  static constexpr int64_t kLength = 16 * Multiply::kStep;
+
+  template <int T, int N>
+  static void block(Rows x, const Element* w, int64_t w_stride, int64_t depth, float* out,
+                    int64_t out_stride) {
+    const Element* row[T];
+    for (int t = 0; t < T; ++t) row[t] = static_cast<const Element*>(x[t]);
+    __m512 sum[T][N];
+    for (int t = 0; t < T; ++t) {
+      for (int n = 0; n < N; ++n) sum[t][n] = _mm512_setzero_ps();
+    }
+    int64_t k = 0;
+    for (; k + kLength <= depth; k += kLength) {
+      typename Multiply::Vector a[T];
+      for (int t = 0; t < T; ++t) a[t] = Multiply::load(row[t] + k);
+      for (int n = 0; n < N; ++n) {
+        const auto b = Multiply::load(w + n * w_stride + k);
+        for (int t = 0; t < T; ++t) sum[t][n] = Multiply::multiply_add(sum[t][n], a[t], b);
+      }
+    }
+    if (k < depth) {
+      for (int n = 0; n < N; ++n) {
+        const auto b = Multiply::load_part(w + n * w_stride + k, depth - k);
+        for (int t = 0; t < T; ++t) {
+          sum[t][n] = Multiply::multiply_add(sum[t][n], Multiply::load_part(row[t] + k, depth - k), b);
+        }
+      }
+    }
+    for (int t = 0; t < T; ++t) {
+      for (int n = 0; n < N; ++n) out[t * out_stride + n] = _mm512_reduce_add_ps(sum[t][n]);
+    }
+  }
+
+  template <int N>
+  static void columns_of(Rows x, int num_rows, const Element* w, int64_t w_stride, int64_t depth, float* out,
+                         int64_t out_stride) {
+    int t = 0;
+    for (; t + 4 <= num_rows; t += 4)
+      block<4, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
+    if (num_rows - t == 3) block<3, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
+    if (num_rows - t == 2) block<2, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
+    if (num_rows - t == 1) block<1, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
+  }
+
+  static void run(Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns, int64_t depth,
+                  float* out, int64_t out_stride) {
+    const auto* from = static_cast<const Element*>(w);
+    int64_t n = 0;
+    for (; n + 6 <= columns; n += 6) {
+      columns_of<6>(x, num_rows, from + n * w_stride, w_stride, depth, out + n, out_stride);
+    }
+    for (; n < columns; ++n) {
+      columns_of<1>(x, num_rows, from + n * w_stride, w_stride, depth, out + n, out_stride);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace motley::kernels
