@@ -30,6 +30,11 @@ const std::vector<EnvVariable>& env_variables() {
   return table;
 }
 
+std::string env_value(const EnvVariable& variable) {
+  const char* value = std::getenv(variable.name);
+  return value == nullptr ? "" : value;
+}
+
 Environment read_environment(const std::function<const char*(const char*)>& get) {
   auto value_of = [&get](const char* name) -> std::optional<std::string> {
     const char* value = get(name);

@@ -17,6 +17,8 @@ struct EnvVariable {
 
 // The table that `motley doctor` prints and docs/configuration.md lists.
 const std::vector<EnvVariable>& env_variables();
+// What one of them is set to in this process, as written; empty: not set.
+std::string env_value(const EnvVariable& variable);
 
 struct Environment {
   std::optional<std::string> cpu_kernels;  // portable, avx2, avx512 or amx; none: the best there is
