@@ -1,0 +1,124 @@
+#include "motley/train/checkpoint.h"
+
+#include <zlib.h>
+
+#include "motley/base/config_values.h"
+#include "motley/base/error.h"
+#include "motley/io/atomic_file.h"
+#include "motley/io/mapped_file.h"
+#include "motley/io/safetensors.h"
+#include "motley/models/registry.h"
+#include "motley/train/metrics_log.h"
+
+namespace motley {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kStateFile = "trainer.json";
+constexpr const char* kFormat = "motley checkpoint 1";
+
+uint32_t file_checksum(const MappedFile& file) {
+  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(file.data()), file.size()));
+}
+
+// Size and checksum of each file that stands in the folder so far.
+json list_files(const fs::path& folder) {
+  json files = json::object();
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const MappedFile file(entry.path());
+    files[entry.path().filename().string()] = {{"bytes", file.size()}, {"crc32", file_checksum(file)}};
+  }
+  return files;
+}
+
+void check_file(const fs::path& path, const json& expected) {
+  const auto bytes = expected.at("bytes").get<uint64_t>();
+  const MappedFile file(path);
+  if (file.size() != bytes) {
+    throw UserError(Mistake{path.string(), concat(bytes, " bytes, as trainer.json says"),
+                            concat(file.size(), " bytes"), ""});
+  }
+  if (file_checksum(file) != expected.at("crc32").get<uint32_t>()) {
+    throw UserError(Mistake{path.string(), "the content it was written with", "other bytes", ""});
+  }
+}
+
+template <class T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json();
+}
+
+template <class T>
+std::optional<T> from_null(const json& value) {
+  return value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
+}
+
+json to_json(const TrainerState& state) {
+  return {{"format", kFormat},
+          {"step", state.step},
+          {"tokens", state.tokens},
+          {"seconds", state.seconds},
+          {"threads", state.threads},
+          {"best_step", or_null(state.best_step)},
+          {"best_loss", state.best_loss},
+          {"validation_loss", or_null(state.validation_loss)},
+          {"final_loss", or_null(state.final_loss)},
+          {"last_window", state.last_window},
+          {"ended", state.ended},
+          {"metrics_bytes", state.metrics_bytes},
+          {"window", state.window},
+          {"data", state.data},
+          {"configuration", state.configuration}};
+}
+
+TrainerState from_json(const json& file) {
+  TrainerState state;
+  file.at("step").get_to(state.step);
+  file.at("tokens").get_to(state.tokens);
+  file.at("seconds").get_to(state.seconds);
+  file.at("threads").get_to(state.threads);
+  state.best_step = from_null<int64_t>(file.at("best_step"));
+  file.at("best_loss").get_to(state.best_loss);
+  state.validation_loss = from_null<double>(file.at("validation_loss"));
+  state.final_loss = from_null<double>(file.at("final_loss"));
+  state.last_window = file.at("last_window");
+  file.at("ended").get_to(state.ended);
+  file.at("metrics_bytes").get_to(state.metrics_bytes);
+  state.window = file.at("window");
+  state.data = file.at("data");
+  state.configuration = file.at("configuration");
+  return state;
+}
+
+}  // namespace
+
+void write_checkpoint(const fs::path& folder, CausalLm& model, const Tokenizer& tokenizer,
+                      const AdamW& optimizer, const TrainerState& state) {
+  AtomicFolder unfinished(folder);
+  save_model(model, unfinished.path());
+  write_tokenizer(tokenizer, unfinished.path());
+  write_tensor_folder(unfinished.path(), optimizer.state(), "optimizer");
+  json file = to_json(state);
+  file["files"] = list_files(unfinished.path());
+  write_file_atomic(unfinished.path() / kStateFile, file.dump(2) + '\n');
+  unfinished.commit();
+}
+
+TrainerState read_trainer_state(const fs::path& folder) {
+  const fs::path path = folder / kStateFile;
+  const json file = read_json_file(path.string());
+  if (!file.is_object() || file.value("format", json()) != kFormat) {
+    throw UserError(
+        Mistake{path.string(), concat("\"format\": \"", kFormat, "\""), "another kind of file", ""});
+  }
+  try {
+    for (const auto& item : file.at("files").items()) check_file(folder / item.key(), item.value());
+    return from_json(file);
+  } catch (const json::exception& error) {
+    throw UserError(Mistake{path.string(), "a whole trainer.json", error.what(), ""});
+  }
+}
+
+}  // namespace motley

@@ -1,0 +1,86 @@
+#include "motley/train/parameters.h"
+
+#include <ATen/ops/linalg_vector_norm.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+namespace motley {
+
+bool weight_decays(const std::string& name, int64_t dim) {
+  if (dim < 2) return false;
+  for (const char* part : {"norm", "bias", "zero_experts.constant"}) {
+    const size_t at = name.rfind(part);
+    if (at == std::string::npos) continue;
+    // "zero_experts.constant_gate" is a matrix and decays; "post_attention_layernorm.weight" does not.
+    if (std::string_view(part) != "zero_experts.constant" || name.ends_with(part)) return false;
+  }
+  return true;
+}
+
+std::vector<TrainedParameter> trained_parameters(CausalLm& model) {
+  std::vector<TrainedParameter> parameters;
+  model.visit([&](const std::string& name, at::Tensor& tensor, TensorRole role) {
+    if (role != TensorRole::kParameter) return;
+    tensor.requires_grad_(true);
+    parameters.push_back({name, tensor, weight_decays(name, tensor.dim())});
+  });
+  return parameters;
+}
+
+GradientSum::GradientSum(const std::vector<TrainedParameter>& parameters, int64_t passes)
+    : parameters_(parameters) {
+  if (passes > 1) sums_.resize(parameters.size());
+}
+
+void GradientSum::add_pass() {
+  if (sums_.empty()) return;
+  at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor& tensor = parameters_[i].tensor;
+    at::Tensor& gradient = tensor.mutable_grad();
+    if (!gradient.defined() || gradient.scalar_type() == at::kFloat) continue;
+    if (sums_[i].defined()) {
+      sums_[i].add_(gradient);
+    } else {
+      sums_[i] = gradient.to(at::kFloat);
+    }
+    gradient.reset();
+  }
+}
+
+std::vector<at::Tensor> GradientSum::take() {
+  std::vector<at::Tensor> gradients(parameters_.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor& gradient = parameters_[i].tensor.mutable_grad();
+    if (!sums_.empty() && sums_[i].defined()) {
+      gradients[i] = std::move(sums_[i]);
+      sums_[i] = at::Tensor();
+    } else {
+      gradients[i] = gradient;
+    }
+    gradient.reset();
+  }
+  return gradients;
+}
+
+double global_norm(const std::vector<at::Tensor>& gradients) {
+  double squares = 0;
+  for (const at::Tensor& gradient : gradients) {
+    if (!gradient.defined()) continue;
+    const double norm = at::linalg_vector_norm(gradient, 2, {}, false, at::kFloat).item<double>();
+    squares += norm * norm;
+  }
+  return std::sqrt(squares);
+}
+
+void clip_gradients(std::vector<at::Tensor>& gradients, double norm, double max_norm) {
+  if (max_norm <= 0 || norm <= max_norm) return;
+  at::NoGradGuard no_grad;
+  const double scale = max_norm / norm;
+  for (at::Tensor& gradient : gradients) {
+    if (gradient.defined()) gradient.mul_(scale);
+  }
+}
+
+}  // namespace motley

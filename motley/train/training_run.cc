@@ -1,0 +1,222 @@
+#include "motley/train/training_run.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+
+#include "motley/base/env.h"
+#include "motley/base/error.h"
+#include "motley/base/format.h"
+#include "motley/base/log.h"
+#include "motley/io/atomic_file.h"
+#include "motley/models/registry.h"
+#include "motley/train/finite.h"
+#include "motley/train/report.h"
+
+namespace motley {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kReportSeconds = 15;  // least time between reports of a run that goes on
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
+
+int64_t use_threads(int64_t wanted) {
+  if (wanted == 0) wanted = environment().num_threads.value_or(0);
+  if (wanted > 0) at::set_num_threads(static_cast<int>(wanted));
+  return at::get_num_threads();
+}
+
+int64_t count_values(const std::vector<TrainedParameter>& parameters) {
+  int64_t count = 0;
+  for (const auto& parameter : parameters) count += parameter.tensor.numel();
+  return count;
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::optional<TrainerState> state)
+    : config_(config),
+      options_(config_.train),
+      folder_(folder),
+      data_(read_run_data(config.data)),
+      window_({}) {
+  const int64_t threads = use_threads(options_.threads);
+  const json configuration = to_json(config_);
+  if (state && state->data != data_.fingerprint()) {
+    throw UserError(Mistake{config_.data.path,
+                            concat("the text that the run began with, ", state->data.dump()),
+                            data_.fingerprint().dump(), "restore it, or choose another --out"});
+  }
+  if (state) {
+    state_ = std::move(*state);
+    saved_step_ = state_.step;
+    model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype});
+  } else {
+    model_ = make_model(config_.model, options_.seed, options_.dtype);
+  }
+  if (model_->vocab_size() != data_.tokenizer->vocab_size()) {
+    throw UserError(Mistake{
+        "model.vocab_size",
+        concat(data_.tokenizer->vocab_size(), ", as data.tokenizer \"", data_.tokenizer->name(), "\" has"),
+        concat(model_->vocab_size()), ""});
+  }
+  trainer_ = std::make_unique<Trainer>(*model_, config_, data_.tokens, data_.split);
+  window_ = MetricsWindow(model_->num_experts());
+  if (saved_step_ >= 0) {
+    trainer_->optimizer().load(TensorFolder(folder_.checkpoint(state_.step), "optimizer"));
+    window_.load(state_.window);
+  }
+  folder_.begin(configuration);
+  state_.configuration = configuration;
+  state_.data = data_.fingerprint();
+  if (data_.split.num_validation() > 0) validation_ = data_.validation_tokens();
+  if (saved_step_ >= 0 && state_.threads != threads) {
+    log_warn("the run used ", state_.threads, " threads and goes on with ", threads,
+             ": results may differ in the last bits");
+  }
+  state_.threads = threads;
+  metrics_ = std::make_unique<MetricsLog>(folder_.metrics(), state_.metrics_bytes);
+  if (saved_step_ < 0) {
+    metrics_->write({{"kind", "run"},
+                     {"step", 0},
+                     {"parameters", count_values(trainer_->optimizer().parameters())},
+                     {"num_experts", model_->num_experts()},
+                     {"data", state_.data},
+                     {"threads", threads}});
+  }
+}
+
+TrainSummary TrainingRun::go(const StopSignal& stop) {
+  log_info(saved_step_ < 0 ? "training " : "going on with ", folder_.path().string(), ": ",
+           format_count(static_cast<double>(count_values(trainer_->optimizer().parameters()))),
+           " parameters, ", state_.threads, " threads, step ", state_.step, " of ", options_.steps);
+  ProgressOptions shown;
+  shown.what = "train";
+  shown.unit = "step";
+  shown.total = options_.steps;
+  shown.already = state_.step;
+  Progress progress(shown);
+  clock_ = reported_ = seconds_now();
+  try {
+    train(stop, progress);
+  } catch (const DivergedError& error) {
+    write_report(folder_.path());
+    throw DivergedError(concat(error.what(), "; ", last_good(),
+                               ". A lower train.learning_rate or a longer train.warmup_steps often helps."));
+  }
+  const bool stopped = stop.received() != 0 && more_to_do(options_, state_);
+  if (stopped) {
+    if (saved_step_ != state_.step) save();
+    write_report(folder_.path());
+    log_info("stopped by signal ", stop.received(), " after step ", state_.step,
+             "; the same command goes on from there");
+    TrainSummary summary = summarise(folder_, options_, state_);
+    summary.signal = stop.received();
+    return summary;
+  }
+  progress.finish();
+  end();
+  TrainSummary summary = summarise(folder_, options_, state_);
+  summary.model = folder_.model();
+  return summary;
+}
+
+void TrainingRun::train(const StopSignal& stop, Progress& progress) {
+  const auto interrupted = [&] { return stop.received() != 0; };
+  while (more_to_do(options_, state_)) {
+    if (!trainer_->step(state_.step, window_, interrupted)) return;
+    ++state_.step;
+    state_.tokens += trainer_->tokens_per_step();
+    state_.validation_loss.reset();
+    state_.ended = false;
+    update_time();
+    after_step(progress);
+  }
+}
+
+void TrainingRun::after_step(Progress& progress) {
+  if (progress.due()) {
+    progress.update(state_.step,
+                    concat("loss ", format_decimal(window_.mean_loss(), 3), ", ",
+                           format_count(window_.tokens_per_second()), " tokens/s, load max/mean ",
+                           format_decimal(window_.worst_balance(), 2), ", ",
+                           format_decimal(window_.ffn_experts_per_token(), 2), " FFN experts/token"));
+  }
+  if (every(state_.step, options_.log_every) || last_step()) log_window();
+  const bool evaluates =
+      every(state_.step, options_.eval_every) || (options_.keep_best && checkpoint_due()) || last_step();
+  if (validation_.defined() && evaluates) evaluate_validation(false);
+  if (options_.sample_tokens > 0 && every(state_.step, options_.sample_every) && !last_step()) sample();
+  if (checkpoint_due() && !last_step()) save();
+  if (seconds_now() - reported_ > kReportSeconds) {
+    write_report(folder_.path());
+    reported_ = seconds_now();
+  }
+}
+
+void TrainingRun::save() {
+  const std::string bad = first_non_finite(trainer_->optimizer().parameters());
+  if (!bad.empty()) {
+    throw DivergedError(concat("step ", state_.step, ": the update made ", bad, " not finite"));
+  }
+  if (options_.keep_best && state_.validation_loss &&
+      (!state_.best_step || *state_.validation_loss < state_.best_loss)) {
+    state_.best_step = state_.step;
+    state_.best_loss = *state_.validation_loss;
+  }
+  update_time();
+  state_.window = window_.state();
+  state_.metrics_bytes = metrics_->sync();
+  try {
+    write_checkpoint(folder_.checkpoint(state_.step), *model_, *data_.tokenizer, trainer_->optimizer(),
+                     state_);
+  } catch (const UserError& error) {
+    throw UserError(concat(error.what(), "; ", last_good()));
+  }
+  saved_step_ = state_.step;
+  folder_.prune(saved_step_, options_.keep_checkpoints, state_.best_step);
+}
+
+void TrainingRun::end() {
+  if (!state_.ended) {
+    if (window_.steps() > 0) log_window();
+    const std::optional<double> partial = state_.validation_loss;
+    if (validation_.defined() && !(partial && options_.eval_tokens == 0)) evaluate_validation(true);
+    if (options_.sample_tokens > 0) sample();
+    // The best checkpoint is chosen by losses over the same tokens.
+    if (options_.eval_tokens > 0) state_.validation_loss = partial;
+    state_.ended = true;
+    save();
+  }
+  AtomicFolder model(folder_.model());
+  save_model(*model_, model.path());
+  write_tokenizer(*data_.tokenizer, model.path());
+  model.commit();
+  write_report(folder_.path());
+}
+
+bool more_to_do(const TrainOptions& options, const TrainerState& state) {
+  const bool out_of_time = options.max_minutes > 0 && state.seconds >= options.max_minutes * 60;
+  return state.step < options.steps && !out_of_time;
+}
+
+bool TrainingRun::checkpoint_due() const { return every(state_.step, options_.checkpoint_every); }
+
+void TrainingRun::update_time() {
+  const double now = seconds_now();
+  state_.seconds += now - clock_;
+  clock_ = now;
+}
+
+std::string TrainingRun::last_good() const {
+  if (saved_step_ < 0) return "there is no checkpoint yet";
+  return concat("the last good checkpoint is ", folder_.checkpoint(saved_step_).string());
+}
+
+}  // namespace motley
