@@ -1,0 +1,23 @@
+// Counts what tensors on the CPU take, on the thread that makes the meter, while it lives.
+#pragma once
+
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include <cstdint>
+#include <memory>
+
+namespace motley::test {
+
+class MemoryMeter {
+ public:
+  MemoryMeter();
+  int64_t live_bytes() const;  // allocated less freed since the meter was made
+  int64_t peak_bytes() const;
+
+ private:
+  class Reporter;
+  std::shared_ptr<Reporter> reporter_;
+  c10::DebugInfoGuard guard_;
+};
+
+}  // namespace motley::test
