@@ -166,7 +166,7 @@ TEST(SoftmaxGate, NamesWhatIsWrongWithItsInput) {
   input.x = at::zeros({2, 3});
   input.previous_logits = at::zeros({2, 2});
   EXPECT_NE(message(input).find("expected previous_logits [2, 3]"), std::string::npos) << message(input);
-  input.previous_logits = {};
+  input.previous_logits = at::Tensor();
   input.token_mask = at::zeros({2});
   EXPECT_NE(message(input).find("expected token_mask [2] of bool"), std::string::npos) << message(input);
 }
