@@ -16,13 +16,16 @@ namespace {
 struct Region {
   void (*body)(void*);
   void* data;
+  // Two addresses: with one, a thread that begins late would seem to wait for those that ended early.
+  char fork = 0;
+  char join = 0;
 };
 
 void run_in_region(void* argument) {
   auto* region = static_cast<Region*>(argument);
-  __tsan_acquire(region);
+  __tsan_acquire(&region->fork);
   region->body(region->data);
-  __tsan_release(region);
+  __tsan_release(&region->join);
 }
 
 }  // namespace
@@ -31,8 +34,8 @@ void GOMP_parallel(void (*body)(void*), void* data, unsigned num_threads, unsign
   using Function = void (*)(void (*)(void*), void*, unsigned, unsigned);
   static const auto original = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "GOMP_parallel"));
   if (original == nullptr) std::abort();  // a test program without OpenMP does not come here
-  Region region{body, data};
-  __tsan_release(&region);
+  Region region{.body = body, .data = data};
+  __tsan_release(&region.fork);
   original(run_in_region, &region, num_threads, flags);
-  __tsan_acquire(&region);
+  __tsan_acquire(&region.join);
 }
