@@ -26,7 +26,6 @@ struct MultiplyPairs {
     __builtin_memcpy(&pair, from, sizeof pair);
     return (Vector)_mm512_set1_epi32(pair);
   }
-  static Vector broadcast_part(const Element* from) { return (Vector)_mm512_set1_epi32(*from); }
   static __m512 multiply_add(__m512 sum, Vector a, Vector b) { return _mm512_dpbf16_ps(sum, b, a); }
 };
 

@@ -18,7 +18,6 @@ struct MultiplyFloats {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
   }
   static Vector broadcast(const Element* from) { return _mm512_set1_ps(*from); }
-  static Vector broadcast_part(const Element* from) { return broadcast(from); }
   static __m512 multiply_add(__m512 sum, Vector a, Vector b) { return _mm512_fmadd_ps(a, b, sum); }
 };
 
@@ -28,8 +27,25 @@ template <class Multiply>
 struct Avx512Tile {
   using Element = typename Multiply::Element;
 
+  // Elements of a row in one cache line.
+  static constexpr int64_t kLine = 64 / sizeof(Element);
+
   template <int V, int M>
-  static void block(const void* panel, Rows rows, int64_t depth, float* c, bool accumulate) {
+  static inline __attribute__((always_inline)) const std::byte* step(const std::byte* p,
+                                                                     const Element* const (&row)[M],
+                                                                     int64_t k, __m512 (&sum)[M][V]) {
+    typename Multiply::Vector b[V];
+    for (int v = 0; v < V; ++v) b[v] = Multiply::load(p + v * 64);
+    for (int i = 0; i < M; ++i) {
+      const auto a = Multiply::broadcast(row[i] + k);
+      for (int v = 0; v < V; ++v) sum[i][v] = Multiply::multiply_add(sum[i][v], a, b[v]);
+    }
+    return p + V * 64;
+  }
+
+  // depth is a multiple of kStep.
+  template <int V, int M>
+  static void block(const void* panel, Rows rows, Rows next, int64_t depth, float* c, bool accumulate) {
     const auto* p = static_cast<const std::byte*>(panel);
     const Element* row[M];
     for (int i = 0; i < M; ++i) row[i] = static_cast<const Element*>(rows[i]);
@@ -40,37 +56,40 @@ struct Avx512Tile {
       }
     }
     int64_t k = 0;
-    for (; k + Multiply::kStep <= depth; k += Multiply::kStep) {
-      typename Multiply::Vector b[V];
-      for (int v = 0; v < V; ++v) b[v] = Multiply::load(p + v * 64);
-      p += V * 64;
+    for (; k + kLine <= depth; k += kLine) {
       for (int i = 0; i < M; ++i) {
-        const auto a = Multiply::broadcast(row[i] + k);
-        for (int v = 0; v < V; ++v) sum[i][v] = Multiply::multiply_add(sum[i][v], a, b[v]);
+        _mm_prefetch(static_cast<const char*>(next[i]) + k * sizeof(Element), _MM_HINT_T1);
       }
+      for (int64_t j = 0; j < kLine; j += Multiply::kStep) p = step<V, M>(p, row, k + j, sum);
     }
-    if (k < depth) {
-      for (int i = 0; i < M; ++i) {
-        const auto a = Multiply::broadcast_part(row[i] + k);
-        for (int v = 0; v < V; ++v) {
-          sum[i][v] = Multiply::multiply_add(sum[i][v], a, Multiply::load(p + v * 64));
-        }
-      }
-    }
+    for (; k < depth; k += Multiply::kStep) p = step<V, M>(p, row, k, sum);
     for (int i = 0; i < M; ++i) {
       for (int v = 0; v < V; ++v) _mm512_storeu_ps(c + (i * V + v) * 16, sum[i][v]);
     }
   }
 
-  static void run(const void* panel, int vectors, Rows rows, int num_rows, int64_t depth, float* c,
+  static void run(const void* panel, int vectors, Rows rows, Rows next, int num_rows, int64_t depth, float* c,
                   bool accumulate) {
-    using Block = void (*)(const void*, Rows, int64_t, float*, bool);
+    using Block = void (*)(const void*, Rows, Rows, int64_t, float*, bool);
     static constexpr Block kBlocks[kMaxVectors][kTileRows] = {
         {block<1, 1>, block<1, 2>, block<1, 3>, block<1, 4>, block<1, 5>, block<1, 6>},
         {block<2, 1>, block<2, 2>, block<2, 3>, block<2, 4>, block<2, 5>, block<2, 6>},
         {block<3, 1>, block<3, 2>, block<3, 3>, block<3, 4>, block<3, 5>, block<3, 6>},
         {block<4, 1>, block<4, 2>, block<4, 3>, block<4, 4>, block<4, 5>, block<4, 6>}};
-    kBlocks[vectors - 1][num_rows - 1](panel, rows, depth, c, accumulate);
+    const Block block = kBlocks[vectors - 1][num_rows - 1];
+    const int64_t last = depth % Multiply::kStep;
+    const int64_t whole = depth - last;
+    if (whole > 0 || last == 0) block(panel, rows, next, whole, c, accumulate);
+    if (last == 0) return;
+    // An odd depth: the rows may end before their last pair does.
+    Element ends[kTileRows][Multiply::kStep] = {};
+    const void* at[kTileRows];
+    for (int i = 0; i < num_rows; ++i) {
+      ends[i][0] = static_cast<const Element*>(rows[i])[whole];
+      at[i] = ends[i];
+    }
+    block(offset(panel, DType::kBFloat16, whole * vectors * kVectorLanes), at, at, Multiply::kStep, c,
+          accumulate || whole > 0);
   }
 };
 
@@ -94,7 +113,9 @@ struct Avx512Dot {
       typename Multiply::Vector a[T];
       for (int t = 0; t < T; ++t) a[t] = Multiply::load(row[t] + k);
       for (int n = 0; n < N; ++n) {
-        const auto b = Multiply::load(w + n * w_stride + k);
+        const Element* at = w + n * w_stride + k;
+        _mm_prefetch(at + N * w_stride, _MM_HINT_T1);  // the next N rows
+        const auto b = Multiply::load(at);
         for (int t = 0; t < T; ++t) sum[t][n] = Multiply::multiply_add(sum[t][n], a[t], b);
       }
     }
@@ -107,8 +128,23 @@ struct Avx512Dot {
       }
     }
     for (int t = 0; t < T; ++t) {
-      for (int n = 0; n < N; ++n) out[t * out_stride + n] = _mm512_reduce_add_ps(sum[t][n]);
+      int n = 0;
+      for (; n + 4 <= N; n += 4) {
+        _mm_storeu_ps(out + t * out_stride + n, sums(sum[t][n], sum[t][n + 1], sum[t][n + 2], sum[t][n + 3]));
+      }
+      for (; n < N; ++n) out[t * out_stride + n] = _mm512_reduce_add_ps(sum[t][n]);
     }
+  }
+
+  // The sums of four vectors.
+  static __m128 sums(__m512 a, __m512 b, __m512 c, __m512 d) {
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+    const __m512 abcd = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
   }
 
   template <int N>

@@ -21,7 +21,10 @@ void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Ro
         kernels.convert(type, at[j], depth, panel.type, converted);
         at[j] = converted;
       }
-      tile(panel.at(k), panel.vectors, at, count, depth, c + i * panel.lanes(), accumulate || k > 0);
+      const void* next[kTileRows];
+      const bool more = type == panel.type && i + kTileRows + count <= num_rows;
+      for (int j = 0; j < count; ++j) next[j] = more ? offset(rows[i + kTileRows + j], type, k) : at[j];
+      tile(panel.at(k), panel.vectors, at, next, count, depth, c + i * panel.lanes(), accumulate || k > 0);
     }
   }
 }

@@ -41,7 +41,7 @@ struct TileF32 {
     }
   }
 
-  static void run(const void* panel, int vectors, Rows rows, int num_rows, int64_t depth, float* c,
+  static void run(const void* panel, int vectors, Rows rows, Rows, int num_rows, int64_t depth, float* c,
                   bool accumulate) {
     using Walk = void (*)(const float*, int, Rows, int64_t, float*, bool);
     static constexpr Walk kWalks[] = {panel_walk<1>, panel_walk<2>, panel_walk<3>,

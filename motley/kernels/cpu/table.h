@@ -16,9 +16,10 @@ struct CpuKernels {
   DType panel_type(DType type) const { return type == DType::kFloat32 ? type : panel_of_bf16; }
 
   // c[i * lanes + lane] (+)= sum over k of rows[i][k] * panel(k, lane): 1 to kTileRows rows of the panel's
-  // type. One accumulator per element, added in ascending k.
-  using Tile = void(const void* panel, int vectors, Rows rows, int num_rows, int64_t depth, float* c,
-                    bool accumulate);
+  // type. One accumulator per element, added in ascending k. `next`, as many rows, are fetched into the
+  // second-level cache meanwhile; where nothing comes next it is `rows`.
+  using Tile = void(const void* panel, int vectors, Rows rows, Rows next, int num_rows, int64_t depth,
+                    float* c, bool accumulate);
   Tile* tile_f32;
   Tile* tile_bf16;  // only where panel_of_bf16 is bf16
   Tile* tile(DType panel_type) const { return panel_type == DType::kFloat32 ? tile_f32 : tile_bf16; }
