@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
+#include <string>
 #include <vector>
 
 #include "motley/infer/sampler.h"
@@ -12,6 +12,7 @@
 namespace motley {
 
 enum class StopReason { kMaxNewTokens, kEndOfSequence, kMaxPositions, kCallback };
+std::string describe(StopReason reason);  // as JSON results have it: "max_new_tokens", ...
 
 struct GenerateOptions {
   int64_t max_new_tokens = 128;

@@ -18,6 +18,8 @@ namespace motley {
 
 struct LoadOptions {
   std::optional<at::ScalarType> dtype;  // not given: config.json's torch_dtype, else the tensors' own
+  // Gradients of bf16 expert weights are added up in fp32: see ResidentStoreOptions.
+  bool fp32_expert_gradients = false;
 };
 
 // The model types that load_model and make_model know, sorted.
@@ -30,7 +32,8 @@ std::unique_ptr<CausalLm> load_model(const std::filesystem::path& path, const Lo
 
 // A fresh model, randomly initialised; the same seed gives the same bits with any number of threads.
 // dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json.
-std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype);
+std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
+                                     bool fp32_expert_gradients = false);
 
 // Writes config.json and model.safetensors (or shards and their index) into `folder`, under the names
 // the family publishes. Each file is atomic; write into an AtomicFolder to make the whole atomic.

@@ -1,6 +1,7 @@
 #include "motley/nn/feed_forward.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <map>

@@ -1,6 +1,7 @@
 #include "motley/nn/kv_cache.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 namespace motley {

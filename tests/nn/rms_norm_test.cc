@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 namespace motley {
@@ -28,8 +29,7 @@ double relative_error(const at::Tensor& found, const at::Tensor& expected) {
 TEST(RmsNorm, MatchesTheFormulaAndItsGradients) {
   at::manual_seed(1);
   for (const auto& [dtype, tolerance] : kCases) {
-    for (const at::IntArrayRef sizes :
-         {at::IntArrayRef{130, 48}, at::IntArrayRef{1, 5}, at::IntArrayRef{3, 2, 17}}) {
+    for (const auto& sizes : {std::vector<int64_t>{130, 48}, {1, 5}, {3, 2, 17}}) {
       const auto x = (at::randn(sizes) * 3).to(dtype).requires_grad_();
       const auto weight = (at::rand({sizes.back()}) + 0.5).to(dtype).requires_grad_();
       const auto dy = at::randn(sizes).to(dtype);

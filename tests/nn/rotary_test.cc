@@ -1,6 +1,7 @@
 #include "motley/nn/rotary.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,0 +1,120 @@
+#include "motley/models/motley/motley_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "motley/base/config_values.h"
+#include "motley/base/error.h"
+#include "motley/models/motley/motley_moe_config.h"
+
+namespace motley {
+namespace {
+
+// Keys of Hugging Face that say nothing about the computation.
+constexpr const char* kInformative[] = {"model_type",   "architectures", "transformers_version",
+                                        "bos_token_id", "eos_token_id",  "pad_token_id",
+                                        "use_cache",    "tokenizer"};
+
+std::vector<bool> read_layers(ConfigValues& values) {
+  const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, 10'000));
+  const auto check_length = [&](const char* key, const std::vector<std::string>& list) {
+    if (static_cast<int64_t>(list.size()) != num_layers) {
+      values.fail(key, concat("a list of num_hidden_layers (", num_layers, ") names"), concat(list.size()));
+    }
+  };
+  if (values.has("layer_types")) {
+    const auto types = values.required<std::vector<std::string>>("layer_types");
+    check_length("layer_types", types);
+    for (const std::string& type : types) {
+      if (type != "full_attention") values.fail("layer_types", "full_attention", type);
+    }
+  }
+  values.know("layer_types");
+  std::vector<bool> sparse(num_layers, true);
+  if (values.has("mlp_layer_types")) {
+    const auto types = values.required<std::vector<std::string>>("mlp_layer_types");
+    check_length("mlp_layer_types", types);
+    for (int64_t i = 0; i < num_layers; ++i) {
+      if (types[i] != "dense" && types[i] != "sparse")
+        values.fail("mlp_layer_types", "dense or sparse", types[i]);
+      sparse[i] = types[i] == "sparse";
+    }
+  }
+  values.know("mlp_layer_types");
+  return sparse;
+}
+
+AttentionOptions read_attention(ConfigValues& values) {
+  AttentionOptions attention;
+  attention.hidden_size = values.required<int64_t>("hidden_size", at_least(1));
+  attention.num_heads = values.required<int64_t>("num_attention_heads", at_least(1));
+  attention.num_kv_heads = values.optional<int64_t>("num_key_value_heads", attention.num_heads, at_least(1));
+  if (attention.num_heads % attention.num_kv_heads != 0) {
+    values.fail("num_key_value_heads", concat("a divisor of num_attention_heads (", attention.num_heads, ")"),
+                concat(attention.num_kv_heads));
+  }
+  if (!values.has("head_dim") && attention.hidden_size % attention.num_heads != 0) {
+    values.fail("head_dim",
+                concat("a value, for hidden_size ", attention.hidden_size,
+                       " is no multiple of num_attention_heads ", attention.num_heads),
+                "none");
+  }
+  attention.head_dim =
+      values.optional<int64_t>("head_dim", attention.hidden_size / attention.num_heads, at_least(1));
+  if (attention.head_dim % 2 != 0) values.fail("head_dim", "an even number", concat(attention.head_dim));
+  return attention;
+}
+
+Activation read_activation(ConfigValues& values, bool gated) {
+  const std::string name = values.choice(
+      "hidden_act",
+      gated ? std::vector<std::string>{"silu", "swish", "swiglu", "gelu", "geglu", "clamped_swiglu"}
+            : std::vector<std::string>{"silu", "swish", "gelu", "relu"},
+      "silu");
+  return parse_activation(name, gated);
+}
+
+}  // namespace
+
+DecoderOptions parse_motley_config(const nlohmann::json& config, const std::string& source) {
+  ConfigValues values(config, source);
+  for (const char* key : kInformative) values.know(key);
+  values.know("torch_dtype");  // chosen by who loads
+  values.know("dtype");
+  values.optional<double>("initializer_range", 0.02, at_least(0));  // used by make_model
+
+  DecoderOptions options;
+  options.vocab_size = values.required<int64_t>("vocab_size", at_least(1));
+  options.max_positions = values.required<int64_t>("max_position_embeddings", at_least(1));
+  options.sparse = read_layers(values);
+  options.attention = read_attention(values);
+  options.rope_theta = values.optional<double>("rope_theta", 10000.0, at_least(1));
+  options.rms_norm_eps = values.optional<double>("rms_norm_eps", 1e-6, at_least(0));
+  options.tie_word_embeddings = values.optional<bool>("tie_word_embeddings", false);
+
+  const bool any_sparse =
+      std::find(options.sparse.begin(), options.sparse.end(), true) != options.sparse.end();
+  const bool any_dense =
+      std::find(options.sparse.begin(), options.sparse.end(), false) != options.sparse.end();
+  const bool gated = !any_sparse || values.optional<bool>("gated_experts", true);
+  if (!gated && any_dense) values.fail("gated_experts", "true where there are dense layers", "false");
+  const Activation activation = read_activation(values, gated);
+  if (any_dense) {
+    if (activation.kind == ActivationKind::kClampedSwiGlu) {
+      values.fail("hidden_act", "silu or gelu where there are dense layers", "clamped_swiglu");
+    }
+    options.dense_width = values.required<int64_t>("intermediate_size", at_least(1));
+    options.dense_activation = activation;
+  } else {
+    values.know("intermediate_size");
+  }
+  if (any_sparse) {
+    options.moe = read_moe_options(values);
+    options.moe.gate.hidden_size = options.hidden_size();
+    options.moe.activation = activation;
+  }
+  values.finish();
+  return options;
+}
+
+}  // namespace motley
