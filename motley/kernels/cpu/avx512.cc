@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kWidth = 16;
 
-struct Round {
-  static __m256i to_bf16(__m512 v) { return (__m256i)Simd<kWidth>::to_bf16((Simd<kWidth>::F)v); }
-};
-
 void dot_rows(DType type, Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns,
               int64_t depth, float* out, int64_t out_stride) {
   if (type == DType::kFloat32) {
@@ -34,8 +30,8 @@ const CpuKernels& avx512_kernels() {
       .pack_columns = Avx512Packing::pack_columns,
       .pack_rows = Avx512Packing::pack_rows,
       .transpose = Avx512Packing::transpose,
-      .pack_tile = Avx512Tiles<Round>::pack_tile,
-      .store_transposed = Avx512Tiles<Round>::store_transposed,
+      .pack_tile = Avx512Tiles::pack_tile,
+      .store_transposed = Avx512Tiles::store_transposed,
       .store = Elementwise<kWidth>::store,
       .convert = Elementwise<kWidth>::convert,
       .dot_rows = dot_rows,

@@ -1,6 +1,21 @@
 // AVX-512 with products of bf16 pairs (vdpbf16ps: Zen 4, Cooper Lake, Sapphire Rapids and later).
 #include "motley/kernels/cpu/avx512_pack.h"
 #include "motley/kernels/cpu/avx512_products.h"
+#include "motley/kernels/cpu/simd.h"
+
+namespace motley::kernels {
+namespace {
+
+template <>
+struct Rounding<16> {
+  static VectorTypes<16>::H to_bf16(VectorTypes<16>::F v) {
+    return (VectorTypes<16>::H)_mm512_cvtneps_pbh((__m512)v);
+  }
+};
+
+}  // namespace
+}  // namespace motley::kernels
+
 #include "motley/kernels/cpu/elementwise.h"
 #include "motley/kernels/cpu/x86.h"
 
@@ -8,10 +23,6 @@ namespace motley::kernels {
 namespace {
 
 constexpr int kWidth = 16;
-
-struct Round {
-  static __m256i to_bf16(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
-};
 
 struct MultiplyPairs {
   using Element = uint16_t;
@@ -49,8 +60,8 @@ const CpuKernels& avx512_bf16_kernels() {
       .pack_columns = Avx512Packing::pack_columns,
       .pack_rows = Avx512Packing::pack_rows,
       .transpose = Avx512Packing::transpose,
-      .pack_tile = Avx512Tiles<Round>::pack_tile,
-      .store_transposed = Avx512Tiles<Round>::store_transposed,
+      .pack_tile = Avx512Tiles::pack_tile,
+      .store_transposed = Avx512Tiles::store_transposed,
       .store = Elementwise<kWidth>::store,
       .convert = Elementwise<kWidth>::convert,
       .dot_rows = dot_rows,

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "motley/kernels/cpu/simd.h"
 #include "motley/kernels/cpu/table.h"
 
 namespace motley::kernels {
@@ -41,6 +42,7 @@ inline __m512i widen(__m256i bf16) { return _mm512_slli_epi32(_mm512_cvtepu16_ep
 // How sources become units of 32 bits along a row: kStep elements a unit.
 struct FloatUnits {
   static constexpr int kStep = 1;
+  static constexpr int64_t kSize = 4;  // bytes of a source element
   static __m512i load(const void* row, int64_t k) {
     return _mm512_loadu_si512(static_cast<const float*>(row) + k);
   }
@@ -51,6 +53,7 @@ struct FloatUnits {
 };
 struct WidenedUnits {
   static constexpr int kStep = 1;
+  static constexpr int64_t kSize = 2;
   static __m512i load(const void* row, int64_t k) {
     return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(row) + k)));
   }
@@ -61,6 +64,7 @@ struct WidenedUnits {
 };
 struct PairUnits {
   static constexpr int kStep = 2;
+  static constexpr int64_t kSize = 2;
   static __m512i load(const void* row, int64_t k) {
     return _mm512_loadu_si512(static_cast<const uint16_t*>(row) + k);
   }
@@ -116,10 +120,20 @@ inline Woven load_woven(Rows rows, int64_t k, int64_t depth, int64_t first, int6
   return weave(even, odd);
 }
 
+// A block of columns is a short piece of each row, which the processor does not foresee.
+constexpr int64_t kRowsAhead = 16;
+inline void fetch_ahead(Rows rows, int64_t k, int64_t depth, int64_t first_byte, int64_t bytes) {
+  if (k + kRowsAhead >= depth) return;
+  const char* at = static_cast<const char*>(rows[k + kRowsAhead]) + first_byte;
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
+}
+
 template <class Units>
 void pack_rows_units(Rows rows, int64_t depth, int64_t first, int count, int vectors, void* panel) {
   auto* out = static_cast<__m512i*>(panel);
+  constexpr int64_t kSize = Units::kSize;
   for (int64_t k = 0; k < depth; ++k) {
+    fetch_ahead(rows, k, depth, first * kSize, count * kSize);
     for (int v = 0; v < vectors; ++v) {
       const int n = count - v * 16;
       const int64_t at = first + v * 16;
@@ -131,6 +145,8 @@ void pack_rows_units(Rows rows, int64_t depth, int64_t first, int count, int vec
 inline void pack_rows_pairs(Rows rows, int64_t depth, int64_t first, int count, int vectors, void* panel) {
   auto* out = static_cast<__m512i*>(panel);
   for (int64_t k = 0; k < depth; k += 2) {
+    fetch_ahead(rows, k, depth, first * 2, count * 2);
+    fetch_ahead(rows, k + 1, depth, first * 2, count * 2);
     for (int v = 0; v < vectors; v += 2) {
       const Woven woven = load_woven(rows, k, depth, first + v * 16, count - v * 16);
       _mm512_storeu_si512(out++, woven.low);
@@ -214,8 +230,11 @@ struct Avx512Packing {
   }
 };
 
-// Round: 16 floats to bf16, as the family does it.
-template <class Round>
+template <int W = 16>
+inline __m256i to_bf16(__m512 v) {
+  return (__m256i)Rounding<W>::to_bf16((typename VectorTypes<W>::F)v);
+}
+
 struct Avx512Tiles {
   static void pack_tile(const float* c, int64_t columns, int vectors, DType panel_type, void* panel) {
     const int lanes = vectors * kVectorLanes;
@@ -230,8 +249,8 @@ struct Avx512Tiles {
         const __m512 even = _mm512_loadu_ps(c + k * lanes + lane);
         const __m512 odd =
             k + 1 < columns ? _mm512_loadu_ps(c + (k + 1) * lanes + lane) : _mm512_setzero_ps();
-        const __m512i low = _mm512_cvtepu16_epi32(Round::to_bf16(even));
-        const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(Round::to_bf16(odd)), 16);
+        const __m512i low = _mm512_cvtepu16_epi32(to_bf16(even));
+        const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(odd)), 16);
         _mm512_storeu_si512(out++, _mm512_or_si512(low, high));
       }
     }
@@ -255,7 +274,7 @@ struct Avx512Tiles {
             _mm512_mask_storeu_epi32(static_cast<float*>(out[token + i]) + first + column, mask, r[i]);
           } else {
             _mm256_mask_storeu_epi16(static_cast<uint16_t*>(out[token + i]) + first + column, mask,
-                                     Round::to_bf16(_mm512_castsi512_ps(r[i])));
+                                     to_bf16(_mm512_castsi512_ps(r[i])));
           }
         }
       }

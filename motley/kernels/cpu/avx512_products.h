@@ -128,15 +128,16 @@ struct Avx512Dot {
       }
     }
     for (int t = 0; t < T; ++t) {
-      int n = 0;
-      for (; n + 4 <= N; n += 4) {
-        _mm_storeu_ps(out + t * out_stride + n, sums(sum[t][n], sum[t][n + 1], sum[t][n + 2], sum[t][n + 3]));
+      for (int n = 0; n < N; n += 4) {
+        const int left = N - n < 4 ? N - n : 4;
+        const __m128 four = sums(sum[t][n], sum[t][n + (left > 1 ? 1 : 0)], sum[t][n + (left > 2 ? 2 : 0)],
+                                 sum[t][n + (left > 3 ? 3 : 0)]);
+        _mm_mask_storeu_ps(out + t * out_stride + n, static_cast<__mmask8>((1 << left) - 1), four);
       }
-      for (; n < N; ++n) out[t * out_stride + n] = _mm512_reduce_add_ps(sum[t][n]);
     }
   }
 
-  // The sums of four vectors.
+  // The sums of four vectors, each in the same order.
   static __m128 sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
     const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));

@@ -7,11 +7,20 @@ namespace {
 
 constexpr int64_t kDepth = 512;  // rows packed at a time
 
+// The gradient is the largest thing that is touched: its lines are on their way while a tile is computed.
+void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
+  for (int i = 0; i < num_rows; ++i) {
+    for (int64_t at = 0; at < bytes + 63; at += 64) {
+      __builtin_prefetch(static_cast<const std::byte*>(rows[i]) + std::min(at, bytes - 1), 1);
+    }
+  }
+}
+
 }  // namespace
 
 int64_t outer_scratch_bytes() {
   return kOuterRows * kDepth * 4 + panel_bytes(DType::kFloat32, kDepth, kMaxVectors) +
-         kOuterRows * kOuterColumns * 4 + kMultiplyScratch;
+         kOuterRows * kOuterColumns * 4;
 }
 
 void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scratch) {
@@ -38,12 +47,24 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
       const int count = static_cast<int>(std::min<int64_t>(kMaxLanes, block.num_j - j));
       const Panel panel{panel_type, packed, depth, vectors_for(count)};
       kernels.pack_rows(type, b_rows, depth, block.j + j, count, panel_type, panel.vectors, packed);
-      float* c = sums + j * kOuterRows;
-      multiply_rows(kernels, panel, panel_type, m_rows, block.num_m, c, r > 0, nullptr);
-      if (r + depth < num_rows) continue;
-      for (int64_t i = 0; i < block.num_m; ++i) {
-        void* to = offset(block.out, block.out_type, (block.m + i) * block.out_stride + block.j + j);
-        kernels.store(c + i * panel.lanes(), count, block.out_type, to, block.accumulate);
+      const bool last = r + depth >= num_rows;
+      for (int64_t i = 0; i < block.num_m; i += kTileRows) {
+        const int rows = static_cast<int>(std::min<int64_t>(kTileRows, block.num_m - i));
+        float* c = sums + j * kOuterRows + i * panel.lanes();
+        void* to[kTileRows];
+        for (int n = 0; n < rows; ++n) {
+          to[n] = offset(block.out, block.out_type, (block.m + i + n) * block.out_stride + block.j + j);
+        }
+        if (last) fetch_for_writing(to, rows, count * size_of(block.out_type));
+        if (depth > 0) {
+          kernels.tile(panel_type)(packed, panel.vectors, m_rows + i, m_rows + i, rows, depth, c, r > 0);
+        } else {
+          std::fill(c, c + rows * panel.lanes(), 0.0f);
+        }
+        if (!last) continue;
+        for (int n = 0; n < rows; ++n) {
+          kernels.store(c + n * panel.lanes(), count, block.out_type, to[n], block.accumulate);
+        }
       }
     }
   }

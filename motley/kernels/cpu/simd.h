@@ -24,6 +24,19 @@ MOTLEY_VECTOR_TYPES(8)
 MOTLEY_VECTOR_TYPES(16)
 #undef MOTLEY_VECTOR_TYPES
 
+// fp32 to bf16, to nearest even. A family that has an instruction for it specialises this.
+template <int W>
+struct Rounding {
+  using U = typename VectorTypes<W>::U;
+  static typename VectorTypes<W>::H to_bf16(typename VectorTypes<W>::F v) {
+    const U bits = (U)v;
+    const U rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    const U nan = (bits >> 16) | 0x40u;  // rounding up would make an infinity of some
+    const U kept = (U)(v != v);
+    return __builtin_convertvector(((nan & kept) | ((rounded >> 16) & ~kept)), typename VectorTypes<W>::H);
+  }
+};
+
 template <int W>
 struct Simd {
   using F = typename VectorTypes<W>::F;
@@ -43,13 +56,7 @@ struct Simd {
   static F max(F a, F b) { return select(a > b, a, b); }
 
   static F from_bf16(H h) { return (F)(__builtin_convertvector(h, U) << 16); }
-  static H to_bf16(F v) {
-    const U bits = (U)v;
-    const U rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    const U nan = (bits >> 16) | 0x40u;  // rounding up would make an infinity of some
-    const U kept = (U)(v != v);
-    return __builtin_convertvector(((nan & kept) | ((rounded >> 16) & ~kept)), H);
-  }
+  static H to_bf16(F v) { return Rounding<W>::to_bf16(v); }
 
   static F load(DType type, const void* data, int64_t i) {
     if (type == DType::kFloat32) return load(static_cast<const float*>(data) + i);
