@@ -1,0 +1,122 @@
+// `motley eval`: the loss of a model on text, or its logits for given tokens.
+#include <ATen/ops/empty.h>
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/model_arguments.h"
+#include "motley/base/error.h"
+#include "motley/base/format.h"
+#include "motley/base/progress.h"
+#include "motley/infer/evaluate.h"
+#include "motley/infer/token_cases.h"
+#include "motley/io/safetensors.h"
+#include "motley/text/token_store.h"
+
+namespace motley {
+namespace {
+
+struct EvalArguments {
+  ModelArguments model;
+  std::string data, tokens, logits;
+  EvaluationOptions options;
+  bool json = false;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void eval_text(const EvalArguments& arguments) {
+  // All that can be wrong is found before the model is loaded.
+  const auto tokenizer = read_tokenizer(find_model_folder(arguments.model.path));
+  const TextSource source(arguments.data);
+  const TokenStore store = tokenize(source, *tokenizer);
+  const uint64_t num_bytes = source.read([](std::string_view) {});
+  at::Tensor tokens = at::empty({store.size()}, at::kLong);
+  store.copy(0, store.size(), tokens.mutable_data_ptr<int64_t>());
+  const auto model = arguments.model.load();
+
+  std::unique_ptr<Progress> progress;
+  const auto start = std::chrono::steady_clock::now();
+  const Evaluation result = evaluate(*model, tokens, arguments.options, [&](int64_t done, int64_t of) {
+    if (!progress)
+      progress = std::make_unique<Progress>(ProgressOptions{.what = "eval", .unit = "window", .total = of});
+    progress->update(done);
+  });
+  const double seconds = seconds_since(start);
+  if (progress) progress->finish();
+
+  // Tokens of a text stand for num_bytes / N bytes each; with bytes as tokens that is 1.
+  const double bytes_per_token = static_cast<double>(num_bytes) / static_cast<double>(store.size());
+  const double nats_per_byte = result.loss / bytes_per_token;
+  if (arguments.json) {
+    std::cout << nlohmann::json{{"loss", nats_per_byte},
+                                {"nats_per_byte", nats_per_byte},
+                                {"nats_per_token", result.loss},
+                                {"tokens", result.num_tokens},
+                                {"bytes_per_token", bytes_per_token},
+                                {"ffn_experts_per_token", result.ffn_experts_per_token},
+                                {"seconds", seconds},
+                                {"tokens_per_second", static_cast<double>(result.num_tokens) / seconds}}
+                     .dump()
+              << std::endl;
+    return;
+  }
+  std::cout << format_decimal(nats_per_byte, 4) << " nats/byte over " << result.num_tokens << " tokens ("
+            << format_count(static_cast<double>(result.num_tokens) / seconds) << " tokens/s)" << std::endl;
+}
+
+void eval_tokens(const EvalArguments& arguments) {
+  const auto prompts = read_token_cases(arguments.tokens);
+  const auto model = arguments.model.load();
+  const std::vector<at::Tensor> logits = prompt_logits(*model, prompts);
+  NamedTensors named;
+  for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(concat("logits_", i), logits[i]);
+  write_safetensors(arguments.logits, named);
+  if (arguments.json) {
+    std::cout << nlohmann::json{{"logits", arguments.logits}, {"prompts", logits.size()}}.dump() << std::endl;
+  } else {
+    std::cout << "wrote the logits of " << logits.size() << " prompts to " << arguments.logits << std::endl;
+  }
+}
+
+void run_eval(const EvalArguments& arguments) {
+  const bool text = !arguments.data.empty(), ids = !arguments.tokens.empty();
+  if (text == ids) {
+    throw UserError(Mistake{"motley eval", "either --data or --tokens", text ? "both" : "neither", {}});
+  }
+  if (ids != !arguments.logits.empty()) {
+    throw UserError(Mistake{"motley eval", "--tokens and --logits together", "one of them", {}});
+  }
+  text ? eval_text(arguments) : eval_tokens(arguments);
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, std::function<void()>& action) {
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command =
+      app.add_subcommand("eval", "The loss of a model on text, or its logits for given tokens");
+  arguments->model.add_to(*command);
+  command->add_option("--data", arguments->data, "Text: a file, a .gz file or a folder of them");
+  command->add_option("--tokens", arguments->tokens,
+                      "A JSON file: a list of lists of token ids, or of objects with one under \"prompt\"");
+  command->add_option("--logits", arguments->logits,
+                      "Where the logits of --tokens go: a safetensors file with logits_<i> [L, V] in fp32");
+  command->add_option(
+      "--window", arguments->options.window,
+      "Predicted tokens a window, each seen without what came before it (default: the model's "
+      "positions, at most 512)");
+  command->add_option("--max-windows", arguments->options.max_windows,
+                      "Evaluate this many windows, evenly spread over the text (default: all)");
+  command->add_option("--batch", arguments->options.batch_windows, "Windows in one forward pass")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print one JSON object as the last line of standard output");
+  command->callback([arguments, &action] { action = [arguments] { run_eval(*arguments); }; });
+}
+
+}  // namespace motley

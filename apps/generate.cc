@@ -1,0 +1,157 @@
+// `motley generate`: text or token ids that continue a prompt.
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "apps/model_arguments.h"
+#include "motley/base/error.h"
+#include "motley/base/format.h"
+#include "motley/base/log.h"
+#include "motley/infer/generate.h"
+#include "motley/infer/token_cases.h"
+#include "motley/text/tokenizer.h"
+
+namespace motley {
+namespace {
+
+struct GenerateArguments {
+  ModelArguments model;
+  std::string prompt, tokens;
+  bool has_prompt = false;
+  GenerateOptions options;
+  bool json = false;
+};
+
+// config.json names the end as one id or as a list of them.
+std::vector<int64_t> end_tokens(const CausalLm& model) {
+  const nlohmann::json config = model.config();
+  const auto key = config.find("eos_token_id");
+  if (key == config.end() || key->is_null()) return {};
+  if (key->is_number_integer()) return {key->get<int64_t>()};
+  try {
+    return key->get<std::vector<int64_t>>();
+  } catch (const nlohmann::json::exception&) {
+    throw UserError(Mistake{"config.json: eos_token_id", "an id or a list of ids", key->dump(), {}});
+  }
+}
+
+struct Timer {
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+};
+
+void explain(const CausalLm& model, const Generated& generated) {
+  if (generated.reason == StopReason::kMaxPositions) {
+    log_warn("stopped after ", generated.tokens.size(), " tokens: the model has ", model.max_positions(),
+             " positions for prompt and text together");
+  }
+}
+
+void generate_text(const GenerateArguments& arguments) {
+  const auto tokenizer = read_tokenizer(find_model_folder(arguments.model.path));
+  const auto model = arguments.model.load();
+  if (tokenizer->vocab_size() > model->vocab_size()) {
+    throw UserError(
+        Mistake{arguments.model, concat("a vocabulary of at least the tokenizer's ", tokenizer->vocab_size()),
+                concat(model->vocab_size()), "tokenizer.json and config.json must belong together"});
+  }
+  if (arguments.prompt.empty()) throw UserError(Mistake{"--prompt", "at least one character", "none", {}});
+  GenerateOptions options = arguments.options;
+  options.end_tokens = end_tokens(*model);
+  const auto is_end = [&](int64_t token) {
+    return std::find(options.end_tokens.begin(), options.end_tokens.end(), token) != options.end_tokens.end();
+  };
+  if (!arguments.json) std::cout << arguments.prompt << std::flush;
+  std::string text;
+  const Timer timer;
+  const auto generated =
+      generate(*model, {tokenizer->encode(arguments.prompt)}, options, [&](size_t, int64_t token) {
+        // A model may have more ids than its tokenizer; those stand for no text.
+        if (is_end(token) || token >= tokenizer->vocab_size()) return true;
+        const std::string piece = tokenizer->decode({token});
+        text += piece;
+        if (!arguments.json) std::cout << piece << std::flush;
+        return true;
+      });
+  const double seconds = timer.seconds();
+  const Generated& one = generated.front();
+  explain(*model, one);
+  const double rate = static_cast<double>(one.tokens.size()) / seconds;
+  if (!arguments.json) {
+    std::cout << std::endl;
+    log_info(one.tokens.size(), " tokens in ", format_duration(seconds), " (", format_count(rate),
+             " tokens/s)");
+    return;
+  }
+  const nlohmann::json result = {{"prompt", arguments.prompt}, {"text", text},
+                                 {"tokens", one.tokens},       {"stop", describe(one.reason)},
+                                 {"seconds", seconds},         {"tokens_per_second", rate}};
+  // A cut-off character is no valid UTF-8.
+  std::cout << result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+}
+
+void generate_ids(const GenerateArguments& arguments) {
+  const auto prompts = read_token_cases(arguments.tokens);
+  const auto model = arguments.model.load();
+  GenerateOptions options = arguments.options;
+  options.end_tokens = end_tokens(*model);
+  const Timer timer;
+  const auto generated = generate(*model, prompts, options);
+  const double seconds = timer.seconds();
+  nlohmann::json tokens = nlohmann::json::array(), stops = nlohmann::json::array();
+  for (const Generated& one : generated) {
+    explain(*model, one);
+    tokens.push_back(one.tokens);
+    stops.push_back(describe(one.reason));
+  }
+  if (arguments.json) {
+    std::cout << nlohmann::json{{"tokens", tokens}, {"stop", stops}, {"seconds", seconds}}.dump()
+              << std::endl;
+  } else {
+    for (const auto& one : tokens) std::cout << one.dump() << '\n';
+    std::cout << std::flush;
+  }
+}
+
+void run_generate(const GenerateArguments& arguments) {
+  const bool ids = !arguments.tokens.empty();
+  if (arguments.has_prompt == ids) {
+    throw UserError(Mistake{"motley generate", "either --prompt or --tokens", ids ? "both" : "neither", {}});
+  }
+  ids ? generate_ids(arguments) : generate_text(arguments);
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app, std::function<void()>& action) {
+  auto arguments = std::make_shared<GenerateArguments>();
+  GenerateOptions& options = arguments->options;
+  CLI::App* command =
+      app.add_subcommand("generate", "Continue a prompt, as text that streams or as token ids");
+  arguments->model.add_to(*command);
+  auto* prompt = command->add_option("--prompt", arguments->prompt, "The text to continue");
+  command->add_option(
+      "--tokens", arguments->tokens,
+      "A JSON file instead: a list of lists of token ids, or of objects with one under \"prompt\"");
+  command->add_option("--max-new-tokens", options.max_new_tokens, "Stop after this many tokens")
+      ->capture_default_str();
+  command->add_option("--temperature", options.sampling.temperature, "0 takes the likeliest token")
+      ->capture_default_str();
+  command->add_option("--top-k", options.sampling.top_k, "Draw from the k likeliest tokens (default: all)");
+  command->add_option("--top-p", options.sampling.top_p,
+                      "Draw from the fewest likeliest tokens whose probabilities reach p (default: 1)");
+  command->add_option("--seed", options.sampling.seed, "The same seed draws the same tokens")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print one JSON object as the last line of standard output");
+  command->callback([arguments, prompt, &action] {
+    arguments->has_prompt = prompt->count() > 0;
+    action = [arguments] { run_generate(*arguments); };
+  });
+}
+
+}  // namespace motley

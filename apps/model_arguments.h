@@ -1,0 +1,32 @@
+// The options of every command that takes a model.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "motley/base/env.h"
+#include "motley/models/registry.h"
+
+namespace motley {
+
+struct ModelArguments {
+  std::string path, dtype;
+
+  void add_to(CLI::App& command) {
+    command.add_option("MODEL", path, "A model folder, a checkpoint or a run folder")->required();
+    command.add_option("--dtype", dtype, "Compute in fp32 or bf16 (default: what config.json says)")
+        ->check(CLI::IsMember({"fp32", "bf16"}));
+  }
+
+  std::unique_ptr<CausalLm> load() const {
+    if (const auto threads = environment().num_threads) at::set_num_threads(*threads);
+    LoadOptions options;
+    if (!dtype.empty()) options.dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+    return load_model(path, options);
+  }
+};
+
+}  // namespace motley
