@@ -21,6 +21,9 @@ using torch::autograd::variable_list;
 OptionalTensor optional(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
+OptionalTensor none_if_undefined(const OptionalTensor& tensor) {
+  return tensor.has_value() && tensor->defined() ? tensor : std::nullopt;
+}
 at::Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
 
 // inverse[index[i]] = i, -1 elsewhere; negative indices point nowhere.
@@ -60,16 +63,17 @@ at::Tensor add_up_choices(const at::Tensor& rows, const at::Tensor& row_assignme
 class ExpertMatmulNode : public torch::autograd::Function<ExpertMatmulNode> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const at::Tensor& row_assignment,
-                            const at::Tensor& expert_offset, const at::Tensor& place_of_expert, int64_t top_k,
-                            bool by_token, bool transpose_weight) {
+                            const OptionalTensor& bias, const at::Tensor& row_assignment,
+                            const at::Tensor& expert_offset, const OptionalTensor& place_of_expert,
+                            int64_t top_k, bool by_token, bool transpose_weight) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    context->save_for_backward({x, weight, bias, row_assignment, expert_offset, place_of_expert});
+    context->save_for_backward(
+        {x, weight, or_undefined(bias), row_assignment, expert_offset, or_undefined(place_of_expert)});
     context->saved_data["top_k"] = top_k;
     context->saved_data["by_token"] = by_token;
     context->saved_data["transpose_weight"] = transpose_weight;
-    return expert_matmul_operator().call(x, weight, optional(bias), row_assignment, expert_offset,
-                                         optional(place_of_expert), top_k, by_token, transpose_weight);
+    return expert_matmul_operator().call(x, weight, bias, row_assignment, expert_offset, place_of_expert,
+                                         top_k, by_token, transpose_weight);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -167,11 +171,12 @@ class ExpertOuterNode : public torch::autograd::Function<ExpertOuterNode> {
 
 class TokenSumNode : public torch::autograd::Function<TokenSumNode> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows, const at::Tensor& gate_weights,
-                            const at::Tensor& token_rows, at::ScalarType out_dtype) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows,
+                            const OptionalTensor& gate_weights, const at::Tensor& token_rows,
+                            at::ScalarType out_dtype) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    context->save_for_backward({rows, gate_weights, token_rows});
-    return token_sum_operator().call(rows, optional(gate_weights), token_rows, out_dtype);
+    context->save_for_backward({rows, or_undefined(gate_weights), token_rows});
+    return token_sum_operator().call(rows, gate_weights, token_rows, out_dtype);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -207,8 +212,8 @@ at::Tensor expert_matmul(const at::Tensor& x, const at::Tensor& weight, const Op
                          const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                          const OptionalTensor& place_of_expert, int64_t top_k, bool by_token,
                          bool transpose_weight) {
-  return ExpertMatmulNode::apply(x, weight, or_undefined(bias), row_assignment, expert_offset,
-                                 or_undefined(place_of_expert), top_k, by_token, transpose_weight);
+  return ExpertMatmulNode::apply(x, weight, none_if_undefined(bias), row_assignment, expert_offset,
+                                 none_if_undefined(place_of_expert), top_k, by_token, transpose_weight);
 }
 
 at::Tensor expert_sum(const at::Tensor& y, const at::Tensor& expert_offset) {
@@ -222,7 +227,7 @@ at::Tensor expert_outer(const at::Tensor& dy, const at::Tensor& x, const at::Ten
 
 at::Tensor token_sum(const at::Tensor& rows, const OptionalTensor& gate_weights, const at::Tensor& token_rows,
                      at::ScalarType out_dtype) {
-  return TokenSumNode::apply(rows, or_undefined(gate_weights), token_rows, out_dtype);
+  return TokenSumNode::apply(rows, none_if_undefined(gate_weights), token_rows, out_dtype);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <torch/library.h>
 
 #include "motley/ops/expert_ffn_autograd.h"
 #include "motley/ops/expert_ffn_compute.h"
@@ -120,6 +121,31 @@ ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at:
       optional(weights.place_of_expert), weights.num_places(), plan.top_k(), out.gate_up, out.down,
       optional(out.gate_up_bias), optional(out.down_bias), accumulate);
   return out;
+}
+
+namespace {
+
+at::Tensor expert_ffn_operator(const at::Tensor& x, const at::Tensor& gate_weights,
+                               const at::Tensor& row_assignment, const at::Tensor& expert_offset,
+                               const at::Tensor& token_rows, const at::Tensor& gate_up,
+                               const at::Tensor& down, const OptionalTensor& gate_up_bias,
+                               const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
+                               int64_t activation, double alpha, double limit,
+                               std::optional<at::ScalarType> out_dtype) {
+  ExpertWeights weights;
+  weights.gate_up = gate_up;
+  weights.down = down;
+  weights.gate_up_bias = gate_up_bias.value_or(at::Tensor());
+  weights.down_bias = down_bias.value_or(at::Tensor());
+  weights.place_of_expert = place_of_expert.value_or(at::Tensor());
+  weights.activation = {.kind = static_cast<ActivationKind>(activation), .alpha = alpha, .limit = limit};
+  return expert_ffn(x, gate_weights, {row_assignment, expert_offset, token_rows}, weights, out_dtype);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(motley, CompositeImplicitAutograd, m) {
+  m.impl("expert_ffn", TORCH_FN(expert_ffn_operator));
 }
 
 }  // namespace motley::ops

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "motley/ops/expert_ffn_compute.h"
+#include "motley/ops/operators.h"
 #include "motley/ops/single_backward.h"
 #include "motley/ops/tensor_weights.h"
 
@@ -19,9 +20,24 @@ struct SourceHolder final : torch::CustomClassHolder {
   std::shared_ptr<WeightSource> source;
 };
 
-// Positions of forward's tensors, which are also those of backward's results.
-enum Input : size_t { kX, kGateWeights, kAnchor, kGateUp, kDown, kGateUpBias, kDownBias, kNumTensors };
-constexpr size_t kNumArguments = kNumTensors + 5;
+// Positions of forward's arguments, which are also those of backward's results.
+enum Argument : size_t {
+  kX,
+  kGateWeights,
+  kAnchor,
+  kGateUp,
+  kDown,
+  kGateUpBias,
+  kDownBias,
+  kNumArguments = 12
+};
+// Autograd counts edges of the tensors that are there: those of the weights (or of the anchor that stands
+// for a source's) begin here.
+constexpr size_t kFirstWeightEdge = 2;
+
+OptionalTensor optional(const at::Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+}
 
 ExpertWeights weights_of(const at::Tensor& gate_up, const at::Tensor& down, const at::Tensor& gate_up_bias,
                          const at::Tensor& down_bias, const at::Tensor& place_of_expert,
@@ -38,25 +54,24 @@ ExpertWeights weights_of(const at::Tensor& gate_up, const at::Tensor& down, cons
 
 class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
  public:
-  // Either `source`, or the four weight tensors with place_of_expert and activation. The anchor makes
-  // autograd build the node where only the source's weights need gradients.
+  // Either `source` and the anchor, which makes autograd build the node where only the source's weights
+  // want gradients; or weights as tensors, with what else belongs to them in `weights`.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate_weights,
-                            const at::Tensor& /*anchor*/, const at::Tensor& gate_up, const at::Tensor& down,
-                            const at::Tensor& gate_up_bias, const at::Tensor& down_bias,
-                            const at::Tensor* place_of_expert, const Activation& activation,
+                            const OptionalTensor& /*anchor*/, const OptionalTensor& gate_up,
+                            const OptionalTensor& down, const OptionalTensor& gate_up_bias,
+                            const OptionalTensor& down_bias, const ExpertWeights& weights,
                             const RoutingPlan& plan, const std::shared_ptr<WeightSource>& source,
                             at::ScalarType out_dtype) {
-    const at::Tensor places = place_of_expert == nullptr ? at::Tensor() : *place_of_expert;
-    const auto weights = weights_of(gate_up, down, gate_up_bias, down_bias, places, activation);
     TensorWeights tensors(weights);
     auto [y, hidden] = compute_expert_ffn(x, gate_weights, plan, source ? *source : tensors, out_dtype,
                                           /*keep_hidden=*/true);
     context->save_for_backward({x, gate_weights, hidden, plan.row_assignment, plan.expert_offset,
-                                plan.token_rows, gate_up, down, gate_up_bias, down_bias, places});
+                                plan.token_rows, weights.gate_up, weights.down, weights.gate_up_bias,
+                                weights.down_bias, weights.place_of_expert});
     context->saved_data["source"] = at::IValue::make_capsule(c10::make_intrusive<SourceHolder>(source));
-    context->saved_data["activation"] = static_cast<int64_t>(activation.kind);
-    context->saved_data["alpha"] = activation.alpha;
-    context->saved_data["limit"] = activation.limit;
+    context->saved_data["activation"] = static_cast<int64_t>(weights.activation.kind);
+    context->saved_data["alpha"] = weights.activation.alpha;
+    context->saved_data["limit"] = weights.activation.limit;
     return y;
   }
 
@@ -65,7 +80,7 @@ class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
     const auto saved = context->get_saved_variables();
     const auto& data = context->saved_data;
     const RoutingPlan plan = {saved[3], saved[4], saved[5]};
-    const auto& source =
+    const auto source =
         c10::static_intrusive_pointer_cast<SourceHolder>(data.at("source").toCapsule())->source;
 
     variable_list results(kNumArguments);
@@ -76,20 +91,16 @@ class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
       results[kGateWeights] = dgate_weights;
     };
     if (source) {
-      compute(*source, context->needs_input_grad(kAnchor));
+      compute(*source, context->needs_input_grad(kFirstWeightEdge));
       return results;
     }
-    const ExpertWeights weights = {
-        .gate_up = saved[6],
-        .down = saved[7],
-        .gate_up_bias = saved[8],
-        .down_bias = saved[9],
-        .place_of_expert = saved[10],
-        .activation = {.kind = static_cast<ActivationKind>(data.at("activation").toInt()),
-                       .alpha = data.at("alpha").toDouble(),
-                       .limit = data.at("limit").toDouble()}};
+    const Activation activation = {.kind = static_cast<ActivationKind>(data.at("activation").toInt()),
+                                   .alpha = data.at("alpha").toDouble(),
+                                   .limit = data.at("limit").toDouble()};
+    const auto weights = weights_of(saved[6], saved[7], saved[8], saved[9], saved[10], activation);
     TensorWeights tensors(weights);
-    compute(tensors, context->needs_input_grad({{kGateUp, kNumTensors}}));
+    const size_t num_weights = 2 + saved[8].defined() + saved[9].defined();
+    compute(tensors, context->needs_input_grad({{kFirstWeightEdge, kFirstWeightEdge + num_weights}}));
     results[kGateUp] = tensors.gradients().gate_up;
     results[kDown] = tensors.gradients().down;
     results[kGateUpBias] = tensors.gradients().gate_up_bias;
@@ -104,16 +115,17 @@ at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, 
                            std::shared_ptr<WeightSource> source, at::ScalarType out_dtype) {
   auto anchor = at::empty({0}, x.options().dtype(at::kFloat));
   anchor.set_requires_grad(source->requires_grad());
-  const at::Tensor none;
-  return ExpertFfnNode::apply(x, gate_weights, anchor, none, none, none, none, nullptr, Activation{}, plan,
-                              source, out_dtype);
+  const OptionalTensor none;
+  return ExpertFfnNode::apply(x, gate_weights, OptionalTensor(anchor), none, none, none, none,
+                              ExpertWeights(), plan, source, out_dtype);
 }
 
 at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                            const ExpertWeights& weights, at::ScalarType out_dtype) {
-  return ExpertFfnNode::apply(x, gate_weights, at::Tensor(), weights.gate_up, weights.down,
-                              weights.gate_up_bias, weights.down_bias, &weights.place_of_expert,
-                              weights.activation, plan, std::shared_ptr<WeightSource>(), out_dtype);
+  return ExpertFfnNode::apply(x, gate_weights, OptionalTensor(), optional(weights.gate_up),
+                              optional(weights.down), optional(weights.gate_up_bias),
+                              optional(weights.down_bias), weights, plan, std::shared_ptr<WeightSource>(),
+                              out_dtype);
 }
 
 }  // namespace motley::ops

@@ -28,6 +28,12 @@ TORCH_LIBRARY(motley, m) {
       "Tensor row_assignment, Tensor expert_offset, Tensor? place_of_expert, int num_places, int top_k, "
       "Tensor(a!) gate_up_grad, Tensor(b!) down_grad, Tensor(c!)? gate_up_bias_grad, "
       "Tensor(d!)? down_bias_grad, bool accumulate) -> ()");
+  // All of expert_ffn_*, for callers outside C++; expert_ffn.cc composes it.
+  m.def(
+      "expert_ffn(Tensor x, Tensor gate_weights, Tensor row_assignment, Tensor expert_offset, Tensor "
+      "token_rows, "
+      "Tensor gate_up, Tensor down, Tensor? gate_up_bias, Tensor? down_bias, Tensor? place_of_expert, "
+      "int activation, float alpha, float limit, ScalarType? out_dtype=None) -> Tensor");
   m.def(
       "routing_plan(Tensor slots, int num_experts) -> "
       "(Tensor row_assignment, Tensor expert_offset, Tensor token_rows)");

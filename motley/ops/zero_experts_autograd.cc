@@ -15,17 +15,21 @@ OptionalTensor optional(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
 
+OptionalTensor none_if_undefined(const OptionalTensor& tensor) {
+  return tensor.has_value() && tensor->defined() ? tensor : std::nullopt;
+}
+
 class ZeroExpertsNode : public torch::autograd::Function<ZeroExpertsNode> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& slots,
                             const at::Tensor& weights, int64_t num_experts, at::IntArrayRef kinds,
-                            const at::Tensor& constant, const at::Tensor& constant_gate) {
+                            const OptionalTensor& constant, const OptionalTensor& constant_gate) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    context->save_for_backward({x, slots, weights, constant, constant_gate});
+    context->save_for_backward(
+        {x, slots, weights, constant.value_or(at::Tensor()), constant_gate.value_or(at::Tensor())});
     context->saved_data["num_experts"] = num_experts;
     context->saved_data["kinds"] = kinds.vec();
-    return zero_experts_operator().call(x, slots, weights, num_experts, kinds, optional(constant),
-                                        optional(constant_gate));
+    return zero_experts_operator().call(x, slots, weights, num_experts, kinds, constant, constant_gate);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -51,8 +55,8 @@ class ZeroExpertsNode : public torch::autograd::Function<ZeroExpertsNode> {
 at::Tensor zero_experts(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
                         int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
                         const OptionalTensor& constant_gate) {
-  return ZeroExpertsNode::apply(x, slots, weights, num_experts, kinds, constant.value_or(at::Tensor()),
-                                constant_gate.value_or(at::Tensor()));
+  return ZeroExpertsNode::apply(x, slots, weights, num_experts, kinds, none_if_undefined(constant),
+                                none_if_undefined(constant_gate));
 }
 
 }  // namespace

@@ -10,6 +10,9 @@ at::Tensor leaf(const at::Tensor& values) { return values.detach().clone().set_r
 
 Tensors gradients(const at::Tensor& output, const Tensors& inputs, const at::Tensor& weight,
                   bool create_graph) {
+  if (!output.requires_grad()) {
+    return Tensors(inputs.size());
+  }
   return torch::autograd::grad({output}, inputs, {weight}, /*retain_graph=*/create_graph, create_graph,
                                /*allow_unused=*/true);
 }

@@ -1,0 +1,289 @@
+// expert_ffn and its parts against the fp64 reference.
+#include "motley/ops/expert_ffn.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/expert_problem.h"
+#include "tests/support/gradients.h"
+#include "tests/support/precision.h"
+#include "tests/support/reference.h"
+
+namespace motley::test {
+namespace {
+
+const auto kInt32 = at::TensorOptions().dtype(at::kInt);
+const char* const kNames[] = {"dx", "dgate_weights", "dgate_up", "ddown", "dgate_up_bias", "ddown_bias"};
+
+// x, gate weights and the weights there are, in one list; and back.
+Tensors inputs_of(const ExpertProblem& problem) {
+  Tensors inputs = {problem.x, problem.gate_weights, problem.weights.gate_up, problem.weights.down};
+  if (problem.weights.gate_up_bias.defined()) {
+    inputs.push_back(problem.weights.gate_up_bias);
+    inputs.push_back(problem.weights.down_bias);
+  }
+  return inputs;
+}
+
+ExpertWeights weights_of(const Tensors& inputs, ExpertWeights weights) {
+  weights.gate_up = inputs[2];
+  weights.down = inputs[3];
+  if (inputs.size() > 4) {
+    weights.gate_up_bias = inputs[4];
+    weights.down_bias = inputs[5];
+  }
+  return weights;
+}
+
+Tensors leaves(const Tensors& tensors, std::optional<at::ScalarType> dtype = {}) {
+  Tensors result;
+  for (const auto& tensor : tensors) {
+    result.push_back(leaf(dtype.has_value() ? tensor.to(*dtype) : tensor));
+  }
+  return result;
+}
+
+at::Tensor run(const ExpertProblem& problem, const Tensors& inputs,
+               std::optional<at::ScalarType> out_dtype = {}) {
+  return ops::expert_ffn(inputs[0], inputs[1], problem.plan, weights_of(inputs, problem.weights), out_dtype);
+}
+
+at::Tensor reference(const ExpertProblem& problem, const Tensors& inputs) {
+  return reference_expert_ffn(inputs[0], inputs[1], problem.slots, weights_of(inputs, problem.weights),
+                              problem.num_experts);
+}
+
+// Forward and all gradients of one problem.
+void check(const ExpertProblem& problem, double tolerance) {
+  const auto inputs = leaves(inputs_of(problem)), reference_inputs = leaves(inputs_of(problem));
+  const auto y = run(problem, inputs), expected = reference(problem, reference_inputs);
+  EXPECT_EQ(y.scalar_type(), problem.x.scalar_type());
+  expect_close("y", y, expected, tolerance);
+  expect_same_bits("y without gradients", run(problem, inputs_of(problem)), y);
+  const auto found = gradients(y, inputs, problem.dy);
+  const auto wanted = gradients(expected, reference_inputs, problem.dy.to(at::kDouble));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto zeros = at::zeros(inputs[i].sizes(), at::kDouble);
+    ASSERT_TRUE(found[i].defined()) << kNames[i];
+    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kNames[i];
+    expect_close(kNames[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
+  }
+}
+
+TEST(ExpertFfn, AgreesWithTheReferenceForEveryActivation) {
+  for (const auto& precision : cpu_precisions()) {
+    for (const auto kind : {ActivationKind::kSwiGlu, ActivationKind::kGeGlu, ActivationKind::kClampedSwiGlu,
+                            ActivationKind::kGelu, ActivationKind::kRelu, ActivationKind::kSilu}) {
+      for (const bool bias : {false, true}) {
+        SCOPED_TRACE(precision.name + " activation " + std::to_string(static_cast<int64_t>(kind)) +
+                     (bias ? " bias" : ""));
+        check(make_expert_problem({.dtype = precision.dtype, .activation = kind, .bias = bias}),
+              precision.tolerance);
+      }
+    }
+  }
+}
+
+TEST(ExpertFfn, AgreesWithTheReferenceForEverySpread) {
+  for (const auto& precision : cpu_precisions()) {
+    for (const auto spread : all_spreads()) {
+      SCOPED_TRACE(precision.name + " " + name_of(spread));
+      check(make_expert_problem({.dtype = precision.dtype, .spread = spread, .bias = true}),
+            precision.tolerance);
+    }
+  }
+}
+
+TEST(ExpertFfn, AgreesWithTheReferenceForEverySize) {
+  struct Size {
+    int64_t num_tokens, top_k, num_experts, width, expert_width;
+  };
+  // One token as in decoding, one expert, full vectors and tiles, more rows than a tile, single columns.
+  for (const Size& size : {Size{1, 2, 4, 64, 48}, Size{7, 1, 1, 16, 16}, Size{300, 2, 3, 128, 96},
+                           Size{150, 5, 9, 33, 70}, Size{5, 2, 3, 1, 1}}) {
+    for (const auto& precision : cpu_precisions()) {
+      SCOPED_TRACE(precision.name + " tokens " + std::to_string(size.num_tokens));
+      check(make_expert_problem({.dtype = precision.dtype,
+                                 .bias = true,
+                                 .num_tokens = size.num_tokens,
+                                 .top_k = size.top_k,
+                                 .num_experts = size.num_experts,
+                                 .width = size.width,
+                                 .expert_width = size.expert_width}),
+            precision.tolerance);
+    }
+  }
+}
+
+TEST(ExpertFfn, ReferenceGradientsAreFiniteDifferences) {
+  for (const auto kind : {ActivationKind::kSwiGlu, ActivationKind::kGeGlu, ActivationKind::kClampedSwiGlu,
+                          ActivationKind::kGelu, ActivationKind::kRelu, ActivationKind::kSilu}) {
+    SCOPED_TRACE(static_cast<int64_t>(kind));
+    const auto problem = make_expert_problem(
+        {.activation = kind, .bias = true, .num_tokens = 5, .width = 4, .expert_width = 3});
+    const auto inputs = leaves(inputs_of(problem), at::kDouble);
+    const auto dy = problem.dy.to(at::kDouble);
+    const auto found = gradients(reference(problem, inputs), inputs, dy);
+    const auto wanted = finite_differences(
+        [&](const Tensors& at_point) { return reference(problem, at_point).mul(dy).sum().item<double>(); },
+        inputs);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      expect_close(kNames[i], found[i], wanted[i], 1e-6);
+    }
+  }
+}
+
+TEST(ExpertFfn, GivesPartialSumsInFp32) {
+  const auto problem = make_expert_problem({.dtype = at::kBFloat16});
+  const auto inputs = leaves(inputs_of(problem));
+  const auto y = run(problem, inputs, at::kFloat);
+  EXPECT_EQ(y.scalar_type(), at::kFloat);
+  expect_same_bits("rounded once", y.to(at::kBFloat16), run(problem, inputs));
+  const auto found = gradients(y, inputs, problem.dy.to(at::kFloat));
+  const auto again = leaves(inputs_of(problem));
+  const auto wanted = gradients(run(problem, again), again, problem.dy);
+  for (size_t i = 0; i < found.size(); ++i) {
+    expect_same_bits(kNames[i], found[i], wanted[i]);
+  }
+}
+
+TEST(ExpertFfn, TakesExpertsAtPlacesAndLeavesAbsentOnesOut) {
+  for (const auto& precision : cpu_precisions()) {
+    SCOPED_TRACE(precision.name);
+    auto problem = make_expert_problem({.dtype = precision.dtype, .bias = true, .num_tokens = 60});
+    // Expert 1 is absent and place 1 is free.
+    problem.weights.place_of_expert = at::tensor({3, -1, 0, 2}, kInt32);
+    check(problem, precision.tolerance);
+  }
+}
+
+TEST(ExpertFfn, TakesAnyLayout) {
+  auto problem = make_expert_problem({.bias = true});
+  const auto inputs = leaves(inputs_of(problem));
+  const auto expected = run(problem, inputs);
+  const auto dy = at::full({1}, 0.25F).expand(expected.sizes());
+  const auto expected_gradients = gradients(expected, inputs, dy.contiguous());
+  for (const auto& layout : {strided, misaligned}) {
+    auto other = inputs_of(problem);
+    auto laid_out = problem;
+    for (const size_t i : {0, 1, 4, 5}) {
+      other[i] = layout(other[i]);
+    }
+    laid_out.plan = {layout(problem.plan.row_assignment), layout(problem.plan.expert_offset),
+                     layout(problem.plan.token_rows)};
+    expect_same_bits("y", run(laid_out, other), expected);
+    const auto again = leaves(inputs_of(problem));
+    const auto found = gradients(run(laid_out, again), again, layout(dy));
+    for (size_t i = 0; i < found.size(); ++i) {
+      expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+    }
+  }
+  const auto again = leaves(inputs_of(problem));
+  const auto found = gradients(run(problem, again), again, dy);
+  for (size_t i = 0; i < found.size(); ++i) {
+    expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+  }
+}
+
+TEST(ExpertFfn, ReadsExpertsAtAnyStride) {
+  const auto problem = make_expert_problem({.bias = true});
+  const auto inputs = leaves(inputs_of(problem));
+  const auto expected = run(problem, inputs);
+  const auto expected_gradients = gradients(expected, inputs, problem.dy);
+  auto spaced = inputs_of(problem);
+  for (const size_t i : {2, 3}) {
+    auto sizes = spaced[i].sizes().vec();
+    sizes.insert(sizes.begin() + 1, 2);
+    spaced[i] =
+        at::full(sizes, 77, spaced[i].options()).select(1, 1).copy_(spaced[i]).set_requires_grad(true);
+  }
+  const auto y = run(problem, spaced);
+  expect_same_bits("y", y, expected);
+  const auto found = gradients(y, {spaced[2], spaced[3]}, problem.dy);
+  expect_same_bits(kNames[2], found[0], expected_gradients[2]);
+  expect_same_bits(kNames[3], found[1], expected_gradients[3]);
+}
+
+TEST(ExpertFfn, GivesOnlyTheGradientsThatAreWanted) {
+  const auto problem = make_expert_problem({.bias = true});
+  const auto all = leaves(inputs_of(problem));
+  const auto expected = gradients(run(problem, all), all, problem.dy);
+  for (size_t i = 0; i < all.size(); ++i) {
+    auto inputs = inputs_of(problem);
+    inputs[i] = leaf(inputs[i]);
+    expect_same_bits(kNames[i], gradients(run(problem, inputs), {inputs[i]}, problem.dy)[0], expected[i]);
+  }
+}
+
+TEST(ExpertFfn, RefusesWeightsThatChangedBeforeBackward) {
+  const auto problem = make_expert_problem({});
+  for (const size_t i : {0, 1, 2, 3}) {
+    auto inputs = inputs_of(problem);
+    inputs[0] = leaf(inputs[0]);
+    inputs[i] = inputs[i].clone();
+    inputs[(i + 1) % 4] = leaf(inputs[(i + 1) % 4]);
+    const auto y = run(problem, inputs);
+    inputs[i].mul_(2);
+    const auto message = error_of([&] { gradients(y, {inputs[(i + 1) % 4]}, problem.dy); });
+    EXPECT_NE(message.find("modified by an inplace operation"), std::string::npos)
+        << kNames[i] << ": " << message;
+  }
+}
+
+TEST(ExpertFfn, RefusesDoubleBackward) {
+  const auto problem = make_expert_problem({});
+  const auto inputs = leaves(inputs_of(problem));
+  const auto y = run(problem, inputs);
+  EXPECT_EQ(
+      error_of([&] { gradients(y, inputs, problem.dy, /*create_graph=*/true); }),
+      "[expert_ffn] expected a first backward, got create_graph=True: double backward is not supported");
+}
+
+TEST(ExpertRows, LeavesRowsOfAbsentExpertsAlone) {
+  auto problem = make_expert_problem({});
+  problem.weights.place_of_expert = at::tensor({0, -1, 2, -1}, kInt32);
+  const auto all = at::full({problem.plan.max_rows(), 37}, 77.0F),
+             hidden = at::full({problem.plan.max_rows(), 38}, 77.0F);
+  ops::expert_rows(problem.x, problem.plan, problem.weights, all, hidden);
+  const auto* offset = problem.plan.expert_offset.const_data_ptr<int32_t>();
+  for (int64_t expert = 0; expert < 4; ++expert) {
+    const int64_t count = offset[expert + 1] - offset[expert];
+    ASSERT_GT(count, 0);
+    const bool absent = expert % 2 == 1;
+    EXPECT_EQ(all.narrow(0, offset[expert], count).eq(77).all().item<bool>(), absent);
+    EXPECT_EQ(hidden.narrow(0, offset[expert], count).eq(77).all().item<bool>(), absent);
+  }
+}
+
+TEST(ExpertFfnBackwardWeight, AddsIntoGivenTensors) {
+  for (const auto& precision : cpu_precisions()) {
+    SCOPED_TRACE(precision.name);
+    const auto problem = make_expert_problem({.dtype = precision.dtype, .bias = true});
+    const auto& plan = problem.plan;
+    const auto& w = problem.weights;
+    const auto hidden = at::zeros({plan.max_rows(), 38}, problem.x.options());
+    ops::expert_rows(problem.x, plan, w, at::zeros({plan.max_rows(), 37}, problem.x.options()), hidden);
+    const auto input = ops::expert_ffn_backward_input(problem.dy, hidden, problem.gate_weights, plan, w);
+    const auto fresh =
+        ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights, plan, w);
+    // Two passes into fp32 buffers that hold ones.
+    const auto ones = [](const at::Tensor& like) { return at::full(like.sizes(), 1, at::kFloat); };
+    const ExpertWeightGradients buffers = {ones(fresh.gate_up), ones(fresh.down), ones(fresh.gate_up_bias),
+                                           ones(fresh.down_bias)};
+    for (int pass = 0; pass < 2; ++pass) {
+      const auto out = ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights,
+                                                       plan, w, buffers);
+      EXPECT_TRUE(out.gate_up.is_same(buffers.gate_up));
+    }
+    const auto twice = [](const at::Tensor& gradient) { return gradient.to(at::kDouble).mul(2).add(1); };
+    expect_close("gate_up", buffers.gate_up, twice(fresh.gate_up), precision.tolerance);
+    expect_close("down", buffers.down, twice(fresh.down), precision.tolerance);
+    expect_close("gate_up_bias", buffers.gate_up_bias, twice(fresh.gate_up_bias), precision.tolerance);
+    expect_close("down_bias", buffers.down_bias, twice(fresh.down_bias), precision.tolerance);
+  }
+}
+
+}  // namespace
+}  // namespace motley::test
