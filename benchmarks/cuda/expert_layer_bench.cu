@@ -1,0 +1,215 @@
+// Speed of the expert layer on a GPU: forward (plan included in the time, not in the FLOPs) and backward,
+// with every kernel by itself, beside a dense product by cuBLAS in the same run.
+// Usage: expert_layer_bench [uniform|zipf|half|same] [T,D,F,E,K ...]
+#include <cublas_v2.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/expert_layer.h"
+#include "motley/kernels/cuda/token_sum.h"
+
+namespace {
+
+using namespace motley::cuda;
+using bf16 = __nv_bfloat16;
+
+__global__ void fill_normal(bf16* data, size_t count, float scale, unsigned seed) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * size_t(blockDim.x)) {
+    unsigned long long z = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1342543de82ef95ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    z ^= z >> 31;
+    const float u = (unsigned(z) + 1.f) * 2.3283064e-10f, v = unsigned(z >> 32) * 2.3283064e-10f;
+    data[i] = __float2bfloat16(scale * sqrtf(-2.f * __logf(u)) * cospif(2.f * v));
+  }
+}
+
+template <class T>
+struct Buffer {
+  T* data = nullptr;
+  size_t count;
+  explicit Buffer(size_t n) : count(n) { MOTLEY_CUDA_CHECK(cudaMalloc(&data, n * sizeof(T) + 16)); }
+  Buffer(size_t n, float scale, unsigned seed) : Buffer(n) {
+    fill_normal<<<1024, 256>>>(reinterpret_cast<bf16*>(data), n, scale, seed);
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data); }
+};
+
+struct Timing { double median, low, high; };
+
+Timing time_ms(const std::function<void()>& work, int repeats = 15, int warm_up = 3) {
+  for (int i = 0; i < warm_up; ++i) work();
+  cudaEvent_t begin, end;
+  MOTLEY_CUDA_CHECK(cudaEventCreate(&begin));
+  MOTLEY_CUDA_CHECK(cudaEventCreate(&end));
+  std::vector<double> times;
+  for (int i = 0; i < repeats; ++i) {
+    MOTLEY_CUDA_CHECK(cudaEventRecord(begin));
+    work();
+    MOTLEY_CUDA_CHECK(cudaEventRecord(end));
+    MOTLEY_CUDA_CHECK(cudaEventSynchronize(end));
+    float ms;
+    MOTLEY_CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
+    times.push_back(ms);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  std::sort(times.begin(), times.end());
+  return {times[times.size() / 2], times.front(), times.back()};
+}
+
+void dense_ceiling() {
+  const int n = 8192;
+  Buffer<bf16> a(size_t(n) * n, 1, 1), b(size_t(n) * n, 1, 2), c(size_t(n) * n);
+  cublasHandle_t handle;
+  if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) throw std::runtime_error("cublasCreate failed");
+  const float one = 1, zero = 0;
+  const Timing t = time_ms([&] {
+    if (cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, n, n, n, &one, a.data, CUDA_R_16BF, n, b.data, CUDA_R_16BF,
+                     n, &zero, c.data, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
+                     CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
+      throw std::runtime_error("cublasGemmEx failed");
+  });
+  cublasDestroy(handle);
+  Buffer<char> from(size_t(2) << 30), to(size_t(2) << 30);
+  const Timing copy = time_ms([&] {
+    MOTLEY_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.count, cudaMemcpyDeviceToDevice));
+  });
+  std::printf("dense 8192^3 bf16: %.0f TFLOP/s; copy: %.2f TB/s (read + written)\n",
+              2. * n * n * n / t.median * 1e-9, 2. * from.count / copy.median * 1e-9);
+}
+
+std::vector<int> make_slots(int tokens, int experts, int top_k, const std::string& skew) {
+  std::mt19937 random(11);
+  std::vector<float> bias(experts);
+  for (int e = 0; e < experts; ++e) {
+    if (skew == "zipf") bias[e] = -1.2f * std::log(e + 1.f);
+    if (skew == "half" && e >= experts / 2) bias[e] = -1e9f;
+    if (skew == "same" && e >= top_k) bias[e] = -1e9f;
+  }
+  std::shuffle(bias.begin(), bias.end(), random);
+  std::uniform_real_distribution<float> uniform(1e-7f, 1.f);
+  std::vector<int> slots;
+  std::vector<std::pair<float, int>> score(experts);
+  for (int t = 0; t < tokens; ++t) {  // Gumbel top-k: distinct experts
+    for (int e = 0; e < experts; ++e) score[e] = {bias[e] - std::log(-std::log(uniform(random))), e};
+    std::partial_sort(score.begin(), score.begin() + top_k, score.end(), std::greater<>());
+    for (int k = 0; k < top_k; ++k) slots.push_back(score[k].second);
+  }
+  return slots;
+}
+
+struct Shape { int T, D, F, E, K; };
+
+void measure(const Shape& s, const std::string& skew) {
+  const auto [T, D, F, E, K] = s;
+  const int R = T * K;
+  const ExpertShape shape{T, K, E, E, D, F, R};
+  Buffer<bf16> x(size_t(T) * D, 1, 3), dy(size_t(T) * D, 1, 4), gate_up(size_t(E) * 2 * F * D, 0.02f, 5),
+      down(size_t(E) * D * F, 0.02f, 6), y(size_t(T) * D), dx(size_t(T) * D), hidden(size_t(R) * 2 * F),
+      dgate_up(gate_up.count), ddown(down.count);
+  Buffer<float> gate_weights(R), dgate_weights(R);
+  const std::vector<float> weights(R, 1.f / K);
+  MOTLEY_CUDA_CHECK(cudaMemcpy(gate_weights.data, weights.data(), R * sizeof(float), cudaMemcpyHostToDevice));
+  const std::vector<int> host_slots = make_slots(T, E, K, skew);
+  Buffer<int> slots(R), row_assignment(R), expert_offset(E + 1), token_rows(R), num_tiles(1);
+  MOTLEY_CUDA_CHECK(cudaMemcpy(slots.data, host_slots.data(), R * sizeof(int), cudaMemcpyHostToDevice));
+  Buffer<RowTile> tiles(max_row_tiles(R, E));
+  Buffer<char> plan_workspace(routing_plan_workspace_bytes(R, E)),
+      forward_scratch(expert_layer_forward_workspace_bytes(shape)),
+      backward_scratch(expert_layer_backward_workspace_bytes(shape));
+  const TileSchedule schedule{tiles.data, num_tiles.data};
+  const ExpertPlan plan{row_assignment.data, expert_offset.data, nullptr, schedule};
+  const PlacedWeights up_weights{gate_up.data, 2l * F * D}, down_weights{down.data, long(D) * F};
+  const GatedActivation activation{};
+
+  const auto make_plan = [&] {
+    routing_plan(slots.data, R, E, {row_assignment.data, expert_offset.data, token_rows.data}, schedule,
+                 plan_workspace.data, nullptr);
+  };
+  const auto forward = [&](bf16* kept) {
+    make_plan();
+    expert_layer_forward(shape, plan, token_rows.data,
+                         {x.data, gate_weights.data, up_weights, down_weights, activation, kept, y.data},
+                         forward_scratch.data, nullptr);
+  };
+  const auto backward = [&] {
+    expert_layer_backward(shape, plan, token_rows.data,
+                          {x.data, dy.data, gate_weights.data, up_weights, down_weights, activation, hidden.data,
+                           dx.data, dgate_weights.data, dgate_up.data, ddown.data, up_weights.stride,
+                           down_weights.stride},
+                          backward_scratch.data, nullptr);
+  };
+  const double unit = 2. * R * D * F * 1e-9;  // GFLOP/1e0 of one D x F product; over ms: TFLOP/s
+  const Timing inference = time_ms([&] { forward(nullptr); });
+  const Timing training = time_ms([&] { forward(hidden.data); });
+  const Timing gradients = time_ms(backward);
+  std::printf("%d,%d,%d,%d,%d %s: forward %.0f TFLOP/s (%.3f ms, %.3f to %.3f), keeping H %.0f, backward %.0f "
+              "TFLOP/s (%.3f ms, %.3f to %.3f)\n",
+              T, D, F, E, K, skew.c_str(), 3 * unit / inference.median, inference.median, inference.low,
+              inference.high, 3 * unit / training.median, 6 * unit / gradients.median, gradients.median,
+              gradients.low, gradients.high);
+
+  Workspace fw(forward_scratch.data), bw(backward_scratch.data);
+  bf16 *activated = fw.take<bf16>(size_t(R) * F), *rows = fw.take<bf16>(size_t(R) * D);
+  bf16 *dhidden = bw.take<bf16>(size_t(R) * 2 * F), *weighted = bw.take<bf16>(size_t(R) * F),
+       *dx_rows = bw.take<bf16>(size_t(R) * D);
+  float* parts = bw.take<float>(size_t(R) * sm90::num_gate_parts(shape));
+  const double sum_bytes = 2. * (double(R) + T) * D;
+  struct Part { const char* name; double units, bytes; std::function<void()> work; };
+  const Part all[] = {
+      {"plan", 0, 0, make_plan},
+      {"up", 2, 0, [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, nullptr, activated, nullptr); }},
+      {"up+H", 2, 0, [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, hidden.data, activated, nullptr); }},
+      {"down", 1, 0, [&] { sm90::expert_down(shape, plan, activated, down_weights, rows, nullptr); }},
+      {"sum", 0, sum_bytes, [&] { token_sum(rows, gate_weights.data, token_rows.data, T, K, D, y.data, nullptr); }},
+      {"dhidden", 1, 0, [&] { sm90::expert_dhidden(shape, plan, activation, dy.data, D, down_weights, hidden.data,
+                                                   gate_weights.data, dhidden, weighted, parts, nullptr); }},
+      {"dx", 2, 0, [&] { sm90::expert_dx(shape, plan, dhidden, up_weights, dx_rows, nullptr); }},
+      {"ddown", 1, 0, [&] { sm90::expert_ddown(shape, plan, dy.data, D, weighted, ddown.data, down_weights.stride, nullptr); }},
+      {"dgate_up", 2, 0, [&] { sm90::expert_dgate_up(shape, plan, x.data, D, dhidden, dgate_up.data, up_weights.stride, nullptr); }},
+  };
+  std::printf("   ");
+  for (const Part& part : all) {
+    const double ms = time_ms(part.work, 7, 1).median;
+    std::printf(" %s %.3f ms", part.name, ms);
+    if (part.units) std::printf(" (%.0f)", part.units * unit / ms);
+    if (part.bytes) std::printf(" (%.2f TB/s)", part.bytes / ms * 1e-9);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  std::string skew = "uniform";
+  std::vector<Shape> shapes;
+  for (int i = 1; i < count; ++i) {
+    Shape s;
+    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5) shapes.push_back(s);
+    else skew = arguments[i];
+  }
+  if (shapes.empty())
+    shapes = {{32768, 4096, 1024, 128, 8}, {32768, 4096, 512, 128, 8}, {24576, 1536, 256, 128, 8},
+              {8192, 4096, 14336, 8, 2},   {8192, 2048, 768, 128, 8},  {32768, 2048, 768, 128, 8},
+              {32768, 2048, 1024, 64, 8}};
+  try {
+    dense_ceiling();
+    for (const Shape& shape : shapes) measure(shape, skew);
+  } catch (const std::exception& error) {
+    std::printf("FAILED: %s\n", error.what());
+    return 1;
+  }
+}
