@@ -2,9 +2,8 @@
 // sets `action` to what is to run, if the user chose it.
 #pragma once
 
-#include <functional>
-
 #include <CLI/CLI.hpp>
+#include <functional>
 
 namespace motley {
 
@@ -13,5 +12,10 @@ void add_eval_command(CLI::App& app, std::function<void()>& action);
 void add_generate_command(CLI::App& app, std::function<void()>& action);
 void add_doctor_command(CLI::App& app, std::function<void()>& action);
 void add_bench_command(CLI::App& app, std::function<void()>& action);
+
+// Thrown by an action that did its work but must not end with 0, as after a signal.
+struct ExitWith {
+  int code;
+};
 
 }  // namespace motley

@@ -1,0 +1,158 @@
+#include "apps/machine.h"
+
+#include <ATen/Parallel.h>
+#include <sched.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "motley/base/concat.h"
+#include "motley/base/env.h"
+#include "motley/base/format.h"
+#include "motley/kernels/cpu/families.h"
+
+namespace motley {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr bool kBuiltWithCuda = MOTLEY_HAS_CUDA;
+
+// The value behind "key : value" in a file of such lines, or "".
+std::string field(const fs::path& file, const std::string& key) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos || !line.starts_with(key)) continue;
+    const size_t key_end = line.find_last_not_of(" \t", colon - 1) + 1;
+    const size_t value = line.find_first_not_of(" \t", colon + 1);
+    if (key_end == key.size() && value != std::string::npos) return line.substr(value);
+  }
+  return "";
+}
+
+std::vector<std::string> instruction_sets() {
+  std::istringstream flags(field("/proc/cpuinfo", "flags"));
+  std::vector<std::string> all, known;
+  for (std::string flag; flags >> flag;) all.push_back(flag);
+  for (const char* name : {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni",
+                           "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"}) {
+    if (std::find(all.begin(), all.end(), name) != all.end()) known.push_back(name);
+  }
+  return known;
+}
+
+int processors_of_this_process() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
+}
+
+uint64_t kibibytes(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10) * 1024; }
+
+// A container may allow less than the machine has; 0 without such a limit.
+uint64_t number_in(const fs::path& file) {
+  std::ifstream in(file);
+  uint64_t value = 0;
+  return in >> value ? value : 0;
+}
+
+void read_memory(Machine& machine) {
+  machine.memory_total = kibibytes(field("/proc/meminfo", "MemTotal"));
+  machine.memory_available = kibibytes(field("/proc/meminfo", "MemAvailable"));
+  const uint64_t limit = number_in("/sys/fs/cgroup/memory.max");
+  if (limit == 0 || limit >= machine.memory_total) return;
+  machine.memory_total = limit;
+  const uint64_t used = std::min(limit, number_in("/sys/fs/cgroup/memory.current"));
+  machine.memory_available = std::min(machine.memory_available, limit - used);
+}
+
+std::vector<std::string> gpus() {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", error)) {
+    const std::string model = field(entry.path() / "information", "Model");
+    names.push_back(concat(model.empty() ? "NVIDIA GPU" : model, ", PCI ", entry.path().filename().string()));
+  }
+  for (int i = 0; names.empty() && i < 64; ++i) {
+    if (fs::exists(concat("/dev/nvidia", i), error)) names.push_back(concat("NVIDIA GPU ", i));
+  }
+  return names;
+}
+
+void advise(Machine& machine) {
+  const auto used =
+      std::find_if(machine.families.begin(), machine.families.end(), [](auto& f) { return f.used; });
+  const auto best =
+      std::find_if(machine.families.rbegin(), machine.families.rend(), [](auto& f) { return f.available; });
+  if (used != machine.families.end() && best != machine.families.rend() && used->name != best->name) {
+    machine.advice.push_back(
+        concat("CPU kernels are forced to ", used->name, "; ", best->name, " is faster here."));
+  }
+  if (machine.threads > machine.num_processors) {
+    machine.advice.push_back(concat(machine.threads, " threads on ", machine.num_processors,
+                                    " processors slow each other down; lower MOTLEY_THREADS."));
+  }
+  if (!machine.gpus.empty() && !machine.built_with_cuda) {
+    machine.advice.push_back("A GPU is here, but this build has no CUDA: configure with the preset cuda.");
+  }
+  if (machine.memory_available < uint64_t{1} << 30) {
+    machine.advice.push_back("Less than 1 GiB of memory is available.");
+  }
+}
+
+}  // namespace
+
+Machine examine_machine() {
+  Machine machine;
+  machine.cpu = field("/proc/cpuinfo", "model name");
+  if (machine.cpu.empty()) machine.cpu = "unknown";
+  machine.num_processors = processors_of_this_process();
+  machine.instruction_sets = instruction_sets();
+  read_memory(machine);
+  for (const auto& family : kernels::cpu_families()) {
+    machine.families.push_back(
+        {family.name, family.instructions, family.available, family.name == kernels::cpu_family().name});
+  }
+  machine.threads = environment().num_threads.value_or(at::get_num_threads());
+  machine.torch = TORCH_VERSION;
+  machine.gpus = gpus();
+  machine.built_with_cuda = kBuiltWithCuda;
+  for (const auto& variable : env_variables()) {
+    machine.variables.push_back({variable.name, env_value(variable), variable.meaning});
+  }
+  advise(machine);
+  return machine;
+}
+
+nlohmann::json to_json(const Machine& machine) {
+  nlohmann::json families = nlohmann::json::array(), variables = nlohmann::json::object();
+  for (const auto& family : machine.families) {
+    families.push_back({{"name", family.name},
+                        {"instructions", family.instructions},
+                        {"available", family.available},
+                        {"used", family.used}});
+  }
+  for (const auto& variable : machine.variables) {
+    variables[variable.name] = variable.value.empty() ? nlohmann::json() : nlohmann::json(variable.value);
+  }
+  return {{"cpu", machine.cpu},
+          {"num_processors", machine.num_processors},
+          {"instruction_sets", machine.instruction_sets},
+          {"memory_total", machine.memory_total},
+          {"memory_available", machine.memory_available},
+          {"cpu_kernels", families},
+          {"threads", machine.threads},
+          {"torch", machine.torch},
+          {"gpus", machine.gpus},
+          {"built_with_cuda", machine.built_with_cuda},
+          {"environment", variables},
+          {"advice", machine.advice}};
+}
+
+}  // namespace motley

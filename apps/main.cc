@@ -1,0 +1,73 @@
+// The `motley` command. Exit codes: 0 done, 1 the program or the run failed, 2 a mistake in the command, the
+// configuration or the files, 128 + n stopped by signal n after saving.
+#include <c10/util/Exception.h>
+
+#include <exception>
+#include <iostream>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "apps/commands.h"
+#include "motley/base/error.h"
+
+namespace {
+
+enum ExitCode { kDone = 0, kFailed = 1, kMistake = 2 };
+
+int report(ExitCode code, std::string_view message) {
+  std::cerr << "motley: error: " << message << '\n';
+  return code;
+}
+
+// Checks of options and shapes say "[operator] expected ..."; whatever else libtorch throws is ours, except
+// for a lack of memory.
+int report(const c10::Error& error) {
+  const std::string message = error.what_without_backtrace();
+  const bool mistake = message.starts_with('[') || message.find("can't allocate memory") != std::string::npos;
+  return report(mistake ? kMistake : kFailed, message);
+}
+
+int run(const std::function<void()>& action) {
+  try {
+    action();
+    return kDone;
+  } catch (const motley::ExitWith& exit) {
+    return exit.code;
+  } catch (const motley::UserError& error) {
+    return report(kMistake, error.what());
+  } catch (const c10::Error& error) {
+    return report(error);
+  } catch (const std::bad_alloc&) {
+    return report(kMistake, "out of memory; try a smaller model, batch or sequence length");
+  } catch (const std::logic_error& error) {
+    return report(kFailed, std::string("a bug in Motley: ") + error.what());
+  } catch (const std::exception& error) {
+    return report(kFailed, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Motley trains and serves mixture-of-experts language models.", "motley");
+  app.set_version_flag("--version", std::string("motley ") + MOTLEY_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "`motley COMMAND --help` tells more.\n"
+      "Exit codes: 0 done; 1 the run or the program failed; 2 a mistake in the command, the configuration "
+      "or\n"
+      "the files; 128 + n stopped by signal n after saving.");
+  std::function<void()> action;
+  motley::add_train_command(app, action);
+  motley::add_eval_command(app, action);
+  motley::add_generate_command(app, action);
+  motley::add_bench_command(app, action);
+  motley::add_doctor_command(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, std::cout, std::cerr) == 0 ? kDone : kMistake;
+  }
+  return run(action);
+}

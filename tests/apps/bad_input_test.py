@@ -1,0 +1,232 @@
+"""Mistakes: one clear error with the key or file, exit code 2, nothing half written.
+
+usage: bad_input_test.py PROGRAM
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import unittest
+
+from command import CommandTest, main
+
+
+class Arguments(CommandTest):
+    def test_help_and_version(self):
+        for arguments in (["--help"], ["train", "--help"], ["doctor", "--help"], ["bench", "operators", "--help"]):
+            result = self.motley.run(*arguments)
+            self.assertEqual(result.returncode, 0)
+            self.assertIn("Usage", result.stdout)
+        self.assertRegex(self.motley.run("--version").stdout, r"^motley \d+\.\d+\.\d+\n$")
+
+    def test_wrong_arguments(self):
+        for arguments in ([], ["fly"], ["train"], ["train", "c.json"], ["train", "c.json", "--out", "r", "--fast"]):
+            result = self.motley.run(*arguments)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertNotEqual(result.stderr, "")
+
+    def test_doctor(self):
+        result = self.motley.run("doctor", "--json", threads=2)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        machine = json.loads(result.stdout.splitlines()[-1])
+        self.assertEqual(machine["threads"], 2)
+        self.assertEqual(sum(family["used"] for family in machine["cpu_kernels"]), 1)
+        self.assertGreater(machine["memory_total"], 1 << 28)
+        shown = self.motley.run("doctor")
+        self.assertIn("CPU kernels", shown.stderr)
+        self.assertEqual(shown.stdout, "")
+
+    def test_bench(self):
+        sizes = ("--tokens", 32, "--hidden", 64, "--width", 64, "--experts", 4)
+        result = self.motley.run("bench", "operators", *sizes, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        operators = json.loads(result.stdout.splitlines()[-1])["operators"]
+        self.assertTrue(all(row["milliseconds"] > 0 for row in operators))
+        self.assert_mistake(self.motley.run("bench", "operators", *sizes, "--top-k", 5), "--top-k", "5")
+
+
+class Configuration(CommandTest):
+    def check(self, *parts, **changes):
+        result = self.motley.train(self.motley.write_config(**changes), "run")
+        self.assert_mistake(result, *parts)
+        self.assertFalse(os.path.exists(self.motley.path("run")))
+
+    def test_unknown_keys_name_the_nearest(self):
+        self.check("train.learning_rat", "learning_rate", train_learning_rat=1)
+        self.check("num_expert", "num_experts", model_num_expert=4)
+        self.check("data.seqence_length", "sequence_length", data_seqence_length=4)
+
+    def test_contradictions(self):
+        self.check("train.min_learning_rate", "train.learning_rate", train_min_learning_rate=1)
+        self.check("train.warmup_steps", "train.steps", train_warmup_steps=60)
+        self.check("train.eval_every", "data.validation_fraction", data_validation_fraction=0)
+
+    def test_missing_keys(self):
+        self.check("train.steps", train_steps=None)
+        self.check("num_experts", model_num_experts=None)
+
+    def test_top_k_larger_than_the_slots(self):
+        self.check("num_experts_per_tok", "7", model_num_experts_per_tok=8)
+
+    def test_unsupported_dtype(self):
+        self.check("train.dtype", "fp32", "bf16", "fp16", train_dtype="fp16")
+
+    def test_vocabulary_mismatch(self):
+        self.check("vocab_size", "256", "255", model_vocab_size=255)
+
+    def test_sequences_beyond_the_positions(self):
+        self.check("data.sequence_length", "64", "65", data_sequence_length=65)
+
+    def test_unknown_model(self):
+        self.check("model_type", "motley", model_model_type="motly")
+
+    def test_files(self):
+        missing = self.motley.path("none.json")
+        self.assert_mistake(self.motley.train(missing, "run"), missing)
+        broken = self.motley.write("broken.json", '{"model": {},\n "data" 1}')
+        self.assert_mistake(self.motley.train(broken, "run"), broken, "line 2")
+
+    def test_set(self):
+        config = self.motley.write_config()
+        self.assert_mistake(self.motley.train(config, "run", "--set", "train.seeed=1"), "train.seeed", "seed")
+        self.assert_mistake(self.motley.train(config, "run", "--set", "train.seed"), "train.seed")
+        self.assertFalse(os.path.exists(self.motley.path("run")))
+
+
+class Data(CommandTest):
+    def check(self, path, *parts):
+        result = self.motley.train(self.motley.write_config(), "run", "--data", path)
+        self.assert_mistake(result, path, *parts)
+        self.assertFalse(os.path.exists(self.motley.path("run")))
+
+    def test_paths_without_text(self):
+        self.check(self.motley.path("none.txt"), "No such file")
+        os.makedirs(self.motley.path("empty"))
+        self.check(self.motley.path("empty"), "no files")
+        self.check(self.motley.write("empty.txt", ""), "empty")
+        self.check(self.motley.write("picture.png", b"\x89PNG\0\0\0"), "zero bytes")
+        self.check(self.motley.write("fake.gz", "plain"), "gzip")
+        self.check(self.motley.write("short.txt", "too short"), "sequence_length")
+
+    def test_missing_path(self):
+        self.assert_mistake(self.motley.train(self.motley.write_config(data_path=None), "run"), "data.path", "--data")
+
+
+class RunFolder(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.config = self.motley.write_config(train_steps=20)
+
+    def finish(self):
+        result = self.motley.train(self.config, "run")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def unfinish(self):
+        """As if stopped after its last checkpoints: no model, and steps left."""
+        shutil.rmtree(self.motley.path("run/model"))
+        shutil.rmtree(self.motley.path("run/checkpoints/step_20"))
+
+    def test_folder_of_something_else(self):
+        self.motley.write("run/thesis.tex", "precious")
+        before = self.motley.files("run")
+        self.assert_mistake(self.motley.train(self.config, "run"), self.motley.path("run"), "thesis.tex")
+        self.assertEqual(self.motley.files("run"), before)
+
+    def test_file_in_the_way(self):
+        self.motley.write("run", "precious")
+        self.assert_mistake(self.motley.train(self.config, "run"), self.motley.path("run"))
+        self.assertEqual(self.motley.read("run"), b"precious")
+
+    def test_other_configuration(self):
+        self.finish()
+        before = self.motley.files("run")
+        result = self.motley.train(self.config, "run", "--set", "train.learning_rate=0.1")
+        self.assert_mistake(result, "train.learning_rate", "0.1", "0.003")
+        self.assertEqual(self.motley.files("run"), before)
+
+    def test_other_text(self):
+        self.finish()
+        self.unfinish()
+        other = self.motley.write("other.txt", "something else " * 300)
+        self.assert_mistake(self.motley.train(self.config, "run", "--data", other), other)
+
+    def test_truncated_checkpoint_falls_back(self):
+        self.finish()
+        model = self.motley.read("run/model/model.safetensors")
+        shutil.rmtree(self.motley.path("run/model"))
+        weights = self.motley.path("run/checkpoints/step_20/model.safetensors")
+        os.truncate(weights, os.path.getsize(weights) // 2)
+        result = self.motley.train(self.config, "run")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("step_20", result.stderr)
+        self.assertIn("going on from the older checkpoint", result.stderr)
+        self.assertEqual(self.motley.read("run/model/model.safetensors"), model)
+
+    def test_no_good_checkpoint(self):
+        self.finish()
+        self.unfinish()
+        for step in self.motley.steps("run"):
+            self.motley.write(f"run/checkpoints/step_{step}/trainer.json", '{"format": "another program"}')
+        before = self.motley.files("run")
+        result = self.motley.train(self.config, "run")
+        self.assert_mistake(result, "trainer.json", "remove them")
+        self.assertEqual(self.motley.files("run"), before)
+
+    def test_no_write_permission(self):
+        if os.geteuid() == 0:
+            os.chmod(self.motley.folder, 0o755)
+            options = {"user": 65534, "group": 65534, "extra_groups": []}
+        else:
+            os.chmod(self.motley.folder, 0o555)
+            self.addCleanup(os.chmod, self.motley.folder, 0o755)
+            options = {}
+        try:
+            subprocess.run([self.motley.program, "--version"], check=True, capture_output=True, **options)
+        except (OSError, subprocess.CalledProcessError):
+            self.skipTest("the program itself cannot be run by another user")
+        result = self.motley.train(self.config, "run", **options)
+        self.assert_mistake(result, self.motley.path("run"), "Permission denied")
+        self.assertFalse(os.path.exists(self.motley.path("run")))
+
+
+class FullDisk(CommandTest):
+    """A limit on the size of files fails writes as a full disk does; a small file system does it where root may mount."""
+
+    def setUp(self):
+        super().setUp()
+        self.config = self.motley.write_config(train_checkpoint_every=5, train_steps=40)
+
+    def test_first_checkpoint(self):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+        result = self.motley.train(self.config, "run", preexec_fn=limit)
+        self.assert_mistake(result, "model.safetensors", "File too large", "there is no checkpoint yet")
+        self.assertEqual(self.motley.steps("run"), [])
+        self.assertFalse(any(name.endswith(".unfinished") for name in os.listdir(self.motley.path("run/checkpoints"))))
+        # With room again the run goes on to its end.
+        again = self.motley.train(self.config, "run")
+        self.assertEqual(again.returncode, 0, again.stderr)
+
+    def test_small_file_system(self):
+        place = self.motley.path("small")
+        os.makedirs(place)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", place]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+            self.skipTest("no permission to mount a small file system")
+        self.addCleanup(subprocess.run, ["umount", "-l", place])
+        result = self.motley.train(self.config, "small/run")
+        self.assert_mistake(result, "No space left on device", "last good checkpoint")
+        kept = self.motley.steps("small/run")
+        self.assertTrue(kept)
+        self.assertIn(f"step_{kept[-1]}", result.stderr)
+        result = self.motley.run("eval", self.motley.path(f"small/run/checkpoints/step_{kept[-1]}"), "--data", self.motley.text, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+
+if __name__ == "__main__":
+    main()
