@@ -53,12 +53,13 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
                             concat("the text that the run began with, ", state->data.dump()),
                             data_.fingerprint().dump(), "restore it, or choose another --out"});
   }
+  const bool sums_in_fp32 = options_.dtype != at::kFloat && options_.gradient_accumulation > 1;
   if (state) {
     state_ = std::move(*state);
     saved_step_ = state_.step;
-    model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype});
+    model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype, sums_in_fp32});
   } else {
-    model_ = make_model(config_.model, options_.seed, options_.dtype);
+    model_ = make_model(config_.model, options_.seed, options_.dtype, sums_in_fp32);
   }
   if (model_->vocab_size() != data_.tokenizer->vocab_size()) {
     throw UserError(Mistake{
