@@ -1,6 +1,7 @@
 // expert_ffn and its parts against the fp64 reference.
 #include "motley/ops/expert_ffn.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -157,6 +158,28 @@ TEST(ExpertFfn, TakesExpertsAtPlacesAndLeavesAbsentOnesOut) {
     problem.weights.place_of_expert = at::tensor({3, -1, 0, 2}, kInt32);
     check(problem, precision.tolerance);
   }
+}
+
+TEST(ExpertFfn, HasTheSameBitsForAnyNumberOfThreads) {
+  const int before = at::get_num_threads();
+  for (const auto& precision : cpu_precisions()) {
+    const auto problem =
+        make_expert_problem({.dtype = precision.dtype, .bias = true, .num_tokens = 500, .width = 96});
+    Tensors expected;
+    for (const int threads : {1, 2, 3}) {
+      SCOPED_TRACE(precision.name + " threads " + std::to_string(threads));
+      at::set_num_threads(threads);
+      const auto inputs = leaves(inputs_of(problem));
+      const auto y = run(problem, inputs);
+      auto found = gradients(y, inputs, problem.dy);
+      found.push_back(y);
+      expected = expected.empty() ? found : expected;
+      for (size_t i = 0; i < found.size(); ++i) {
+        expect_same_bits(i < inputs.size() ? kNames[i] : "y", found[i], expected[i]);
+      }
+    }
+  }
+  at::set_num_threads(before);
 }
 
 TEST(ExpertFfn, TakesAnyLayout) {
