@@ -145,7 +145,7 @@ std::optional<TrainerState> RunFolder::newest_checkpoint(const nlohmann::json& c
       return state;
     } catch (const UserError& error) {
       bad_steps_.insert(*step);
-      log_warn("cannot use the checkpoint ", checkpoint(*step).string(), ": ", error.what());
+      log_warn("passing over a checkpoint: ", error.what());
       reasons += concat("\n  ", error.what());
     }
   }

@@ -49,7 +49,7 @@ function chart(parent, series, options = {}) {
     make("p", parent, {}, "No values yet.");
     return;
   }
-  const width = options.wide ? 1100 : 520, height = options.wide ? 300 : 200;
+  const width = options.wide ? 1100 : 400, height = options.wide ? 300 : 190;
   const left = 52, right = 12, top = 10, bottom = 24;
   const all = series.flatMap((line) => line.points);
   const minX = Math.min(...all.map((point) => point[0])), maxX = Math.max(...all.map((point) => point[0]), minX + 1);
@@ -85,12 +85,13 @@ function chart(parent, series, options = {}) {
     }
   }
   const tip = make("div", parent, { class: "tip" });
-  const cursor = make("line", svg, { class: "axis", y1: top, y2: height - bottom, x1: -9, x2: -9 });
+  const cursor = make("line", svg, { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const at = minX + ((event.clientX - box.left) * (width / box.width) - left) / (width - left - right) * (maxX - minX);
     const near = (line) => line.points.reduce((best, point) => Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best);
     const step = near(series[0])[0];
+    cursor.setAttribute("visibility", "visible");
     cursor.setAttribute("x1", x(step));
     cursor.setAttribute("x2", x(step));
     tip.textContent = `step ${step}: ` + series.map((line) => `${line.name} ${show(near(line)[1], options.digits)}`).join(", ");
@@ -176,7 +177,8 @@ function drawMaps() {
   const blend = (a, b, share) => a.map((value, i) => value + (b[i] - value) * share);
   data.layers.forEach((name, layer) => {
     const experts = data.num_experts[layer], slots = data.train[0].load[layer].length, columns = data.train.length;
-    const slotName = (slot) => (slot < experts ? String(slot) : `Z${slot - experts}`);
+    const zero = data.config.model.zero_expert_types || [];
+    const slotName = (slot) => (slot < experts ? String(slot) : zero[slot - experts] || `Z${slot - experts}`);
     const box = make("div", byId("maps"), { class: "map" });
     make("h3", box, {}, `layer ${name}`);
     const height = Math.max(90, Math.min(13 * slots, 320));
