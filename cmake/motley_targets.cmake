@@ -1,11 +1,17 @@
 # Functions that keep every folder's CMakeLists.txt to a list of its files.
 include(GNUInstallDirs)
 
+# Headers of torch take five seconds to read, a precompiled one two. Off, each file must include what it uses:
+# the sanitizer presets build that way.
+option(MOTLEY_PCH "Precompile torch's headers" ON)
+
 find_program(MOTLEY_CCACHE ccache)
 if(MOTLEY_CCACHE)
   foreach(language CXX CUDA)
     if(NOT CMAKE_${language}_COMPILER_LAUNCHER)
-      set(CMAKE_${language}_COMPILER_LAUNCHER ${MOTLEY_CCACHE})
+      # Without this ccache passes over every file with a precompiled header.
+      set(CMAKE_${language}_COMPILER_LAUNCHER
+        ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${MOTLEY_CCACHE})
     endif()
   endforeach()
 endif()
@@ -39,6 +45,38 @@ if(MOTLEY_SANITIZE)
   add_link_options(-fsanitize=${MOTLEY_SANITIZE})
 endif()
 
+# Gives `target` the shared precompiled header if what it links to brings torch; remembers it as bringing torch.
+function(_motley_precompile target links)
+  get_property(with_torch GLOBAL PROPERTY MOTLEY_WITH_TORCH)
+  set(found FALSE)
+  foreach(link ${links})
+    if(link STREQUAL "motley::torch" OR link IN_LIST with_torch)
+      set(found TRUE)
+    endif()
+  endforeach()
+  if(NOT found)
+    return()
+  endif()
+  string(REPLACE "motley_" "motley::" alias ${target})
+  set_property(GLOBAL APPEND PROPERTY MOTLEY_WITH_TORCH ${target} ${alias})
+  get_target_property(type ${target} TYPE)
+  if(MOTLEY_PCH AND NOT type STREQUAL "INTERFACE_LIBRARY")
+    if(NOT TARGET motley_torch_pch)
+      file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cc "")
+      add_library(motley_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cc)
+      target_link_libraries(motley_torch_pch PRIVATE motley::torch)
+      target_precompile_headers(motley_torch_pch PRIVATE
+        <ATen/core/Tensor.h> <ATen/Parallel.h> <ATen/TensorOperators.h> <torch/library.h>
+        <algorithm> <cmath> <functional> <memory> <optional> <string> <vector>)
+    endif()
+    target_precompile_headers(${target} REUSE_FROM motley_torch_pch)
+    if(type STREQUAL "EXECUTABLE")  # the header is compiled for libraries, and must be used with the same flag
+      set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+      target_compile_options(${target} PRIVATE -fPIC)
+    endif()
+  endif()
+endfunction()
+
 # motley_library(name [SHARED] SOURCES a.cc ... [LINK target ...])
 # Makes motley_<name>, alias motley::<name>, with includes rooted at the source tree.
 function(motley_library name)
@@ -59,6 +97,7 @@ function(motley_library name)
   target_link_libraries(motley_${name} ${scope} ${ARG_LINK})
   set_target_properties(motley_${name} PROPERTIES EXPORT_NAME ${name})
   add_library(motley::${name} ALIAS motley_${name})
+  _motley_precompile(motley_${name} "${ARG_LINK}")
   set_property(GLOBAL APPEND PROPERTY MOTLEY_LIBRARIES motley_${name})
 endfunction()
 
@@ -73,6 +112,7 @@ function(motley_test folder)
   target_link_libraries(motley_${folder}_test PRIVATE ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(motley_${folder}_test PRIVATE
     MOTLEY_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests")
+  _motley_precompile(motley_${folder}_test "${ARG_LINK}")
   if(MOTLEY_SANITIZE MATCHES "thread")
     target_link_libraries(motley_${folder}_test PRIVATE motley_tsan_openmp)
   endif()
