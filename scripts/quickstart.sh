@@ -13,18 +13,23 @@ fi
 
 run=$root/runs/quickstart
 text=$root/build/quickstart/king_james.txt
+held_out=$root/build/quickstart/king_james_held_out.txt
+held_out_verses=1500 # of 31102
 motley=$root/build/cpu/apps/motley
 
-# The whole text, one verse a line, without the verses' numbers.
+# One verse a line, without their numbers; the last ones are kept from training.
 write_text() {
-  [ -s "$text" ] && return
+  [ -s "$text" ] && [ -s "$held_out" ] && return
   say "writing the text to ${text#"$root"/}"
   mkdir -p "$(dirname "$text")"
-  bible -f 'gen1:1-rev22:21' > "$text.part" 2> /dev/null < /dev/null || die "the program bible failed"
-  sed -E 's/^[0-9A-Za-z]+:[0-9]+ +//' "$text.part" > "$text.clean"
-  [ "$(wc -c < "$text.clean")" -gt 1000000 ] || die "expected over 1 MB of text from the program bible, found $(wc -c < "$text.clean") bytes"
-  rm "$text.part"
-  mv "$text.clean" "$text"
+  bible -f 'gen1:1-rev22:21' 2> /dev/null < /dev/null | sed -E 's/^[0-9A-Za-z]+:[0-9]+ +//' > "$text.whole"
+  local size
+  size=$(wc -c < "$text.whole")
+  [ "$size" -gt 1000000 ] || die "expected over 1 MB of text from the program bible, found $size bytes"
+  tail -n "$held_out_verses" "$text.whole" > "$held_out"
+  head -n "-$held_out_verses" "$text.whole" > "$text.part"
+  mv "$text.part" "$text"
+  rm "$text.whole"
 }
 
 install_build_tools
@@ -36,8 +41,8 @@ write_text
 
 say "training: motley train configs/quickstart.json"
 "$motley" train "$root/configs/quickstart.json" --data "$text" --out "$run"
-say "evaluating: motley eval"
-"$motley" eval "$run/model" --data "$text"
+say "evaluating on verses that training has not seen: motley eval"
+"$motley" eval "$run/model" --data "$held_out" --max-windows 100
 say "generating: motley generate"
 "$motley" generate "$run/model" --prompt "And it came to pass" --max-new-tokens 400 --temperature 0.7 --seed 1
 echo

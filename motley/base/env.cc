@@ -15,14 +15,15 @@ namespace {
 constexpr const char* kCpuKernels = "MOTLEY_CPU_KERNELS";
 constexpr const char* kLog = "MOTLEY_LOG";
 constexpr const char* kThreads = "MOTLEY_THREADS";
-constexpr std::array<std::string_view, 4> kKernelFamilies = {"portable", "avx2", "avx512", "amx"};
+constexpr std::array<std::string_view, 5> kKernelFamilies = {"portable", "avx2", "avx512", "avx512_bf16",
+                                                             "amx"};
 constexpr int kMaxThreads = 4096;
 
 }  // namespace
 
 const std::vector<EnvVariable>& env_variables() {
   static const std::vector<EnvVariable> table = {
-      {kCpuKernels, "portable, avx2, avx512 or amx",
+      {kCpuKernels, "portable, avx2, avx512, avx512_bf16 or amx",
        "forces a family of CPU kernels; without it the best one the processor has is used"},
       {kLog, "debug, info, warn, error or off", "the least important log lines that are shown (info)"},
       {kThreads, "1 to 4096", "threads for CPU work; without it all processors given to the process"},
@@ -46,8 +47,8 @@ Environment read_environment(const std::function<const char*(const char*)>& get)
     const bool known =
         std::find(kKernelFamilies.begin(), kKernelFamilies.end(), *kernels) != kKernelFamilies.end();
     if (!known) {
-      throw UserError(Mistake{concat("environment variable ", kCpuKernels), "portable, avx2, avx512 or amx",
-                              "'" + *kernels + "'", ""});
+      throw UserError(Mistake{concat("environment variable ", kCpuKernels),
+                              "portable, avx2, avx512, avx512_bf16 or amx", "'" + *kernels + "'", ""});
     }
     result.cpu_kernels = std::move(kernels);
   }

@@ -21,7 +21,7 @@ const std::vector<EnvVariable>& env_variables();
 std::string env_value(const EnvVariable& variable);
 
 struct Environment {
-  std::optional<std::string> cpu_kernels;  // portable, avx2, avx512 or amx; none: the best there is
+  std::optional<std::string> cpu_kernels;  // a name of the table; none: the best there is
   LogLevel log_level = LogLevel::kInfo;
   std::optional<int> num_threads;  // none: as many as the processor offers this process
 };

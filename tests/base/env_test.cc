@@ -41,6 +41,12 @@ TEST(Env, ReadsEveryVariable) {
   EXPECT_EQ(environment.num_threads, 3);
 }
 
+TEST(Env, TakesEveryFamilyOfKernels) {
+  for (const char* family : {"portable", "avx2", "avx512", "avx512_bf16", "amx"}) {
+    EXPECT_EQ(read({{"MOTLEY_CPU_KERNELS", family}}).cpu_kernels, family);
+  }
+}
+
 TEST(Env, EmptyCountsAsNotSet) {
   EXPECT_FALSE(read({{"MOTLEY_CPU_KERNELS", ""}}).cpu_kernels.has_value());
   EXPECT_FALSE(read({{"MOTLEY_THREADS", ""}}).num_threads.has_value());
@@ -48,7 +54,8 @@ TEST(Env, EmptyCountsAsNotSet) {
 
 TEST(Env, WrongValuesNameTheVariable) {
   EXPECT_EQ(error_of({{"MOTLEY_CPU_KERNELS", "sse"}}),
-            "environment variable MOTLEY_CPU_KERNELS: expected portable, avx2, avx512 or amx, found 'sse'");
+            "environment variable MOTLEY_CPU_KERNELS: expected portable, avx2, avx512, avx512_bf16 or amx, "
+            "found 'sse'");
   EXPECT_EQ(error_of({{"MOTLEY_LOG", "loud"}}),
             "environment variable MOTLEY_LOG: expected debug, info, warn, error or off, found 'loud'");
   for (const char* wrong : {"0", "-1", "2x", "4097", "99999999999"}) {
