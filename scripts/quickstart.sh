@@ -22,7 +22,8 @@ write_text() {
   [ -s "$text" ] && [ -s "$held_out" ] && return
   say "writing the text to ${text#"$root"/}"
   mkdir -p "$(dirname "$text")"
-  bible -f 'gen1:1-rev22:21' 2> /dev/null < /dev/null | sed -E 's/^[0-9A-Za-z]+:[0-9]+ +//' > "$text.whole"
+  bible -f 'gen1:1-rev22:21' 2> /dev/null < /dev/null | sed -E 's/^[0-9A-Za-z]+:[0-9]+ +//' > "$text.whole" ||
+    die "the program bible failed"
   local size
   size=$(wc -c < "$text.whole")
   [ "$size" -gt 1000000 ] || die "expected over 1 MB of text from the program bible, found $size bytes"
