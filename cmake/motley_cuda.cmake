@@ -1,5 +1,6 @@
 # Turns CUDA on: nvcc, the architectures, CUTLASS's headers and the CUDA half of libtorch.
-#   motley::cuda        what a kernel file needs: flags, include folders, the CUDA runtime
+#   motley::cuda        what a kernel file needs: flags, include folders, the CUDA runtime; sm_80 and sm_90a
+#   motley::cuda_sm90   the same for files with Hopper's own instructions: sm_90a alone
 #   motley::torch_cuda  what a file with CUDA tensors needs besides motley::torch
 # Nothing here needs a GPU or a driver: programs build on one machine and run on another.
 find_program(MOTLEY_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
@@ -29,17 +30,18 @@ if(NOT MOTLEY_CUTLASS_INCLUDE)
     "beside torch brings them, or pass -DCUTLASS_ROOT=<the folder with include/cutlass>.")
 endif()
 
-# sm_80 code for every GPU from Ampere on; sm_90a has the wgmma and TMA instructions of Hopper.
-set(MOTLEY_CUDA_GENCODE "-gencode=arch=compute_80,code=sm_80;-gencode=arch=compute_90a,code=sm_90a"
-    CACHE STRING "What nvcc builds for")
-
-add_library(motley::cuda INTERFACE IMPORTED GLOBAL)
-target_include_directories(motley::cuda INTERFACE ${MOTLEY_CUTLASS_INCLUDE})
 # NDEBUG in every build type: with CUTLASS's asserts in, ptxas serialises wgmma.
 # 177: unused functions that CUTLASS's headers declare.
-target_compile_options(motley::cuda INTERFACE
-  "$<$<COMPILE_LANGUAGE:CUDA>:${MOTLEY_CUDA_GENCODE};-std=c++20;-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wno-psabi>")
-target_link_libraries(motley::cuda INTERFACE CUDA::cudart)
+function(_motley_cuda_target name)
+  add_library(${name} INTERFACE IMPORTED GLOBAL)
+  target_include_directories(${name} INTERFACE ${MOTLEY_CUTLASS_INCLUDE})
+  target_compile_options(${name} INTERFACE
+    "$<$<COMPILE_LANGUAGE:CUDA>:${ARGN};-std=c++20;-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wall,-Wno-psabi>")
+  target_link_libraries(${name} INTERFACE CUDA::cudart)
+endfunction()
+# Code for sm_80 runs on every GPU from Ampere on; sm_90a has the wgmma and TMA instructions of Hopper.
+_motley_cuda_target(motley::cuda -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a)
+_motley_cuda_target(motley::cuda_sm90 -gencode=arch=compute_90a,code=sm_90a)
 
 # libtorch_cuda wants libraries of CUDA that this machine may lack; the run path finds them where it runs.
 add_library(motley::torch_cuda INTERFACE IMPORTED GLOBAL)
