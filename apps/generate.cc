@@ -56,9 +56,9 @@ void generate_text(const GenerateArguments& arguments) {
   const auto tokenizer = read_tokenizer(find_model_folder(arguments.model.path));
   const auto model = arguments.model.load();
   if (tokenizer->vocab_size() > model->vocab_size()) {
-    throw UserError(
-        Mistake{arguments.model, concat("a vocabulary of at least the tokenizer's ", tokenizer->vocab_size()),
-                concat(model->vocab_size()), "tokenizer.json and config.json must belong together"});
+    throw UserError(Mistake{
+        arguments.model.path, concat("a vocabulary of at least the tokenizer's ", tokenizer->vocab_size()),
+        concat(model->vocab_size()), "tokenizer.json and config.json must belong together"});
   }
   if (arguments.prompt.empty()) throw UserError(Mistake{"--prompt", "at least one character", "none", {}});
   GenerateOptions options = arguments.options;
