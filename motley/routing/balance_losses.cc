@@ -3,6 +3,8 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 
+#include <algorithm>
+
 #include "motley/ops/zero_experts.h"
 
 namespace motley {
