@@ -2,6 +2,7 @@
 // configuration or the files, 128 + n stopped by signal n after saving.
 #include <c10/util/Exception.h>
 
+#include <csignal>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -50,6 +51,8 @@ int run(const std::function<void()>& action) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A write beyond a limit on file sizes fails like one on a full disk, instead of ending the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("Motley trains and serves mixture-of-experts language models.", "motley");
   app.set_version_flag("--version", std::string("motley ") + MOTLEY_VERSION);
   app.require_subcommand(1);

@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import unittest
 
@@ -201,7 +200,6 @@ class FullDisk(CommandTest):
 
     def test_first_checkpoint(self):
         def limit():
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
         result = self.motley.train(self.config, "run", preexec_fn=limit)
