@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
 #include "motley/ops/expert_ffn.h"
@@ -148,6 +149,18 @@ TEST(BadInput, GradientsOfOperatorsWithoutDerivative) {
   EXPECT_EQ(error_of([&] { ops::expert_rows(leaf(p.x), p.plan, p.weights, rows); }),
             "[expert_rows] expected tensors that require no gradient (or gradients disabled): it has no "
             "derivative, got one of sizes [4, 8] that requires it");
+}
+
+// Inference mode skips autograd, not the checks.
+TEST(BadInput, IsNoticedInInferenceMode) {
+  auto p = small();
+  const auto expected = ops::expert_ffn(p.x, p.gate_weights, p.plan, p.weights);
+  const c10::InferenceMode inference;
+  p.x = p.x.clone();
+  p.plan = ops::routing_plan(p.slots, p.num_experts);
+  expect_same_bits("y", ops::expert_ffn(p.x, p.gate_weights, p.plan, p.weights), expected);
+  p.weights.down = p.weights.down.narrow(1, 0, 7).clone();
+  EXPECT_EQ(ffn_error(p), "[expert_rows] expected down [P, D, F] = [any, 8, any], got [3, 7, 5]");
 }
 
 // What was saved for backward and is written afterwards must be noticed.
