@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "motley/kernels/cpu/avx512_pack.h"
 #include "motley/kernels/cpu/table.h"
 
 namespace motley::kernels {
@@ -45,51 +46,94 @@ struct Avx512Tile {
 
   // depth is a multiple of kStep.
   template <int V, int M>
-  static void block(const void* panel, Rows rows, Rows next, int64_t depth, float* c, bool accumulate) {
-    const auto* p = static_cast<const std::byte*>(panel);
+  static void block(const Tile& tile) {
+    const auto* p = static_cast<const std::byte*>(tile.panel);
+    const int64_t depth = tile.depth;
     const Element* row[M];
-    for (int i = 0; i < M; ++i) row[i] = static_cast<const Element*>(rows[i]);
+    for (int i = 0; i < M; ++i) row[i] = static_cast<const Element*>(tile.rows[i]);
     __m512 sum[M][V];
     for (int i = 0; i < M; ++i) {
-      for (int v = 0; v < V; ++v) {
-        sum[i][v] = accumulate ? _mm512_loadu_ps(c + (i * V + v) * 16) : _mm512_setzero_ps();
+      for (int v = 0; v < V; ++v) sum[i][v] = _mm512_setzero_ps();
+    }
+    if (tile.from_c) {
+      for (int i = 0; i < M; ++i) {
+        for (int v = 0; v < V; ++v) sum[i][v] = _mm512_loadu_ps(tile.c + (i * V + v) * 16);
       }
     }
     int64_t k = 0;
-    for (; k + kLine <= depth; k += kLine) {
+    int64_t ahead = 0;
+    for (; k + kLine <= depth; k += kLine, ahead += tile.next_step) {
       for (int i = 0; i < M; ++i) {
-        _mm_prefetch(static_cast<const char*>(next[i]) + k * sizeof(Element), _MM_HINT_T1);
+        _mm_prefetch(static_cast<const char*>(tile.next[i]) + ahead, _MM_HINT_T1);
       }
       for (int64_t j = 0; j < kLine; j += Multiply::kStep) p = step<V, M>(p, row, k + j, sum);
     }
     for (; k < depth; k += Multiply::kStep) p = step<V, M>(p, row, k, sum);
-    for (int i = 0; i < M; ++i) {
-      for (int v = 0; v < V; ++v) _mm512_storeu_ps(c + (i * V + v) * 16, sum[i][v]);
+    if (tile.out == nullptr) {
+      for (int i = 0; i < M; ++i) {
+        for (int v = 0; v < V; ++v) _mm512_storeu_ps(tile.c + (i * V + v) * 16, sum[i][v]);
+      }
+    } else if (tile.out_type == DType::kFloat32) {
+      for (int i = 0; i < M; ++i) finish_fp32<V>(tile, static_cast<float*>(tile.out[i]), sum[i]);
+    } else {
+      for (int i = 0; i < M; ++i) finish_bf16<V>(tile, static_cast<uint16_t*>(tile.out[i]), sum[i]);
     }
   }
 
-  static void run(const void* panel, int vectors, Rows rows, Rows next, int num_rows, int64_t depth, float* c,
-                  bool accumulate) {
-    using Block = void (*)(const void*, Rows, Rows, int64_t, float*, bool);
+  static __mmask16 lanes(int count) {
+    return static_cast<__mmask16>(count >= 16 ? 0xffff : (1 << count) - 1);
+  }
+
+  template <int V>
+  static inline __attribute__((always_inline)) void finish_fp32(const Tile& tile, float* out,
+                                                                const __m512 (&sum)[V]) {
+    for (int v = 0; v < V; ++v) {
+      const __mmask16 mask = lanes(tile.count - v * 16);
+      __m512 s = sum[v];
+      if (tile.accumulate) s = _mm512_add_ps(s, _mm512_maskz_loadu_ps(mask, out + v * 16));
+      _mm512_mask_storeu_ps(out + v * 16, mask, s);
+    }
+  }
+  template <int V>
+  static inline __attribute__((always_inline)) void finish_bf16(const Tile& tile, uint16_t* out,
+                                                                const __m512 (&sum)[V]) {
+    for (int v = 0; v < V; ++v) {
+      const __mmask16 mask = lanes(tile.count - v * 16);
+      __m512 s = sum[v];
+      if (tile.accumulate) {
+        s = _mm512_add_ps(s, _mm512_castsi512_ps(widen(_mm256_maskz_loadu_epi16(mask, out + v * 16))));
+      }
+      _mm256_mask_storeu_epi16(out + v * 16, mask, to_bf16(s));
+    }
+  }
+
+  static void run(const Tile& tile) {
+    using Block = void (*)(const Tile&);
     static constexpr Block kBlocks[kMaxVectors][kTileRows] = {
         {block<1, 1>, block<1, 2>, block<1, 3>, block<1, 4>, block<1, 5>, block<1, 6>},
         {block<2, 1>, block<2, 2>, block<2, 3>, block<2, 4>, block<2, 5>, block<2, 6>},
         {block<3, 1>, block<3, 2>, block<3, 3>, block<3, 4>, block<3, 5>, block<3, 6>},
         {block<4, 1>, block<4, 2>, block<4, 3>, block<4, 4>, block<4, 5>, block<4, 6>}};
-    const Block block = kBlocks[vectors - 1][num_rows - 1];
-    const int64_t last = depth % Multiply::kStep;
-    const int64_t whole = depth - last;
-    if (whole > 0 || last == 0) block(panel, rows, next, whole, c, accumulate);
-    if (last == 0) return;
+    const Block block = kBlocks[tile.vectors - 1][tile.num_rows - 1];
+    const int64_t left = tile.depth % Multiply::kStep;
+    if (left == 0) return block(tile);
     // An odd depth: the rows may end before their last pair does.
+    Tile whole = tile;
+    whole.depth = tile.depth - left;
+    whole.out = nullptr;
+    block(whole);
     Element ends[kTileRows][Multiply::kStep] = {};
     const void* at[kTileRows];
-    for (int i = 0; i < num_rows; ++i) {
-      ends[i][0] = static_cast<const Element*>(rows[i])[whole];
+    for (int i = 0; i < tile.num_rows; ++i) {
+      ends[i][0] = static_cast<const Element*>(tile.rows[i])[whole.depth];
       at[i] = ends[i];
     }
-    block(offset(panel, DType::kBFloat16, whole * vectors * kVectorLanes), at, at, Multiply::kStep, c,
-          accumulate || whole > 0);
+    Tile last = tile;
+    last.panel = offset(tile.panel, DType::kBFloat16, whole.depth * tile.vectors * kVectorLanes);
+    last.rows = last.next = at;
+    last.depth = Multiply::kStep;
+    last.from_c = true;
+    block(last);
   }
 };
 

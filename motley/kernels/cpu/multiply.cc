@@ -4,27 +4,48 @@
 
 namespace motley::kernels {
 
+Upcoming::Upcoming(const void* matrix, int64_t row_bytes, int64_t num_rows, int64_t bytes)
+    : at_(static_cast<const std::byte*>(matrix)),
+      row_bytes_(row_bytes),
+      rows_left_(num_rows),
+      lines_((bytes + 63) / 64) {}
+
+bool Upcoming::take(int num_rows, int64_t steps, const void** next, int64_t* next_step) {
+  const int64_t rows_a_step = num_rows / lines_;
+  if (rows_left_ <= 0 || rows_a_step == 0) return false;
+  for (int i = 0; i < num_rows; ++i) {
+    const int64_t line = i < rows_a_step * lines_ ? i : 0;
+    next[i] = at_ + line / lines_ * row_bytes_ + line % lines_ * 64;
+  }
+  *next_step = rows_a_step * row_bytes_;
+  at_ += steps * *next_step;
+  rows_left_ -= steps * rows_a_step;
+  return true;
+}
+
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch) {
+                   float* c, bool accumulate, void* scratch, Upcoming upcoming) {
   const int64_t block = depth_block(panel.type);
-  const auto tile = kernels.tile(panel.type);
+  const auto run = kernels.tile(panel.type);
   if (panel.depth == 0 && !accumulate) std::fill(c, c + num_rows * panel.lanes(), 0.0f);
   for (int64_t k = 0; k < panel.depth; k += block) {
     const int64_t depth = std::min(block, panel.depth - k);
     for (int64_t i = 0; i < num_rows; i += kTileRows) {
       const int count = static_cast<int>(std::min<int64_t>(kTileRows, num_rows - i));
       const void* at[kTileRows];
+      const void* next[kTileRows];
       for (int j = 0; j < count; ++j) {
         at[j] = offset(rows[i + j], type, k);
+        next[j] = offset(rows[std::min(i + kTileRows + j, num_rows - 1)], type, k);
         if (type == panel.type) continue;
         void* converted = offset(scratch, panel.type, j * block);
         kernels.convert(type, at[j], depth, panel.type, converted);
         at[j] = converted;
       }
-      const void* next[kTileRows];
-      const bool more = type == panel.type && i + kTileRows + count <= num_rows;
-      for (int j = 0; j < count; ++j) next[j] = more ? offset(rows[i + kTileRows + j], type, k) : at[j];
-      tile(panel.at(k), panel.vectors, at, next, count, depth, c + i * panel.lanes(), accumulate || k > 0);
+      Tile tile{panel.at(k), panel.vectors, at, count, depth, next, 64, c + i * panel.lanes()};
+      tile.from_c = accumulate || k > 0;
+      upcoming.take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
+      run(tile);
     }
   }
 }

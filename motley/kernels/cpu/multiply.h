@@ -37,10 +37,26 @@ constexpr int64_t depth_block(DType panel_type) { return 4096 / size_of(panel_ty
 // What multiply_rows needs beside its operands: rows converted to the panel's type.
 constexpr int64_t kMultiplyScratch = int64_t{kTileRows} * 4096;
 
+// A block of columns of a matrix that will be packed soon, and is fetched a little at a time.
+class Upcoming {
+ public:
+  Upcoming() = default;
+  // `bytes` from `matrix` on in each of `num_rows` rows.
+  Upcoming(const void* matrix, int64_t row_bytes, int64_t num_rows, int64_t bytes);
+  // Points a tile of `num_rows` rows and `steps` steps at the next lines; false: nothing is left.
+  bool take(int num_rows, int64_t steps, const void** next, int64_t* next_step);
+
+ private:
+  const std::byte* at_ = nullptr;
+  int64_t row_bytes_ = 0;
+  int64_t rows_left_ = 0;
+  int64_t lines_ = 1;  // of a row
+};
+
 // c[i * lanes + lane] = sum over k of rows[i][k] * panel(k, lane), or added to what c holds.
 // `type` is the rows'. Any number of rows; those past one cache's worth are better in blocks.
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch);
+                   float* c, bool accumulate, void* scratch, Upcoming upcoming = {});
 
 // panel(k, lane) = matrix[k][first + lane], lane < count: a block of columns of a matrix as it lies.
 void pack_matrix(const CpuKernels& kernels, DType type, const void* matrix, int64_t stride, int64_t first,

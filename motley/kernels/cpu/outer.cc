@@ -5,7 +5,8 @@
 namespace motley::kernels {
 namespace {
 
-constexpr int64_t kDepth = 512;  // rows packed at a time
+constexpr int64_t kDepth = 512;           // rows packed at a time
+constexpr int64_t kStride = kDepth + 32;  // of a turned row: powers of two would share cache sets
 
 // The gradient is the largest thing that is touched: its lines are on their way while a tile is computed.
 void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
@@ -19,7 +20,7 @@ void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
 }  // namespace
 
 int64_t outer_scratch_bytes() {
-  return kOuterRows * kDepth * 4 + panel_bytes(DType::kFloat32, kDepth, kMaxVectors) +
+  return kOuterRows * kStride * 4 + panel_bytes(DType::kFloat32, kDepth, kMaxVectors) +
          kOuterRows * kOuterColumns * 4;
 }
 
@@ -27,7 +28,7 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
   const DType type = block.a.type;
   const DType panel_type = kernels.panel_type(type);
   Arena arena(scratch);
-  void* turned = arena.take(kOuterRows * kDepth * 4);
+  void* turned = arena.take(kOuterRows * kStride * 4);
   void* packed = arena.take(panel_bytes(DType::kFloat32, kDepth, kMaxVectors));
   float* sums = arena.take_floats(kOuterRows * kOuterColumns);  // one tile of lanes after another
   const int64_t num_rows = block.last - block.first;
@@ -39,10 +40,10 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
       a_rows[i] = block.a.row(block.first + r + i);
       b_rows[i] = block.b.row(block.first + r + i);
     }
-    kernels.transpose(type, a_rows, depth, block.m, static_cast<int>(block.num_m), panel_type, kDepth,
+    kernels.transpose(type, a_rows, depth, block.m, static_cast<int>(block.num_m), panel_type, kStride,
                       turned);
     const void* m_rows[kOuterRows];
-    for (int64_t i = 0; i < block.num_m; ++i) m_rows[i] = offset(turned, panel_type, i * kDepth);
+    for (int64_t i = 0; i < block.num_m; ++i) m_rows[i] = offset(turned, panel_type, i * kStride);
     for (int64_t j = 0; j < block.num_j; j += kMaxLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxLanes, block.num_j - j));
       const Panel panel{panel_type, packed, depth, vectors_for(count)};
@@ -50,21 +51,19 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
       const bool last = r + depth >= num_rows;
       for (int64_t i = 0; i < block.num_m; i += kTileRows) {
         const int rows = static_cast<int>(std::min<int64_t>(kTileRows, block.num_m - i));
-        float* c = sums + j * kOuterRows + i * panel.lanes();
         void* to[kTileRows];
         for (int n = 0; n < rows; ++n) {
           to[n] = offset(block.out, block.out_type, (block.m + i + n) * block.out_stride + block.j + j);
         }
         if (last) fetch_for_writing(to, rows, count * size_of(block.out_type));
-        if (depth > 0) {
-          kernels.tile(panel_type)(packed, panel.vectors, m_rows + i, m_rows + i, rows, depth, c, r > 0);
-        } else {
-          std::fill(c, c + rows * panel.lanes(), 0.0f);
-        }
-        if (!last) continue;
-        for (int n = 0; n < rows; ++n) {
-          kernels.store(c + n * panel.lanes(), count, block.out_type, to[n], block.accumulate);
-        }
+        float* c = sums + j * kOuterRows + i * panel.lanes();
+        Tile tile{packed, panel.vectors, m_rows + i, rows, depth, m_rows + i, 0, c};
+        tile.from_c = r > 0;
+        tile.out = last ? to : nullptr;
+        tile.out_type = block.out_type;
+        tile.count = count;
+        tile.accumulate = block.accumulate;
+        kernels.tile(panel_type)(tile);
       }
     }
   }

@@ -5,8 +5,8 @@
 
 namespace motley::kernels {
 
-constexpr int64_t kOuterRows = 96;      // rows of out in a task
-constexpr int64_t kOuterColumns = 512;  // columns of out in a task
+constexpr int64_t kOuterRows = 264;     // most rows of out in a task
+constexpr int64_t kOuterColumns = 512;  // most columns of out in a task
 
 struct OuterBlock {
   RowSource a, b;       // same type

@@ -1,7 +1,7 @@
 // Products of floats written on plain vectors. Shared by all families (see simd.h).
 #pragma once
 
-#include "motley/kernels/cpu/simd.h"
+#include "motley/kernels/cpu/elementwise.h"
 #include "motley/kernels/cpu/table.h"
 
 namespace motley::kernels {
@@ -41,13 +41,16 @@ struct TileF32 {
     }
   }
 
-  static void run(const void* panel, int vectors, Rows rows, Rows, int num_rows, int64_t depth, float* c,
-                  bool accumulate) {
+  static void run(const Tile& tile) {
     using Walk = void (*)(const float*, int, Rows, int64_t, float*, bool);
     static constexpr Walk kWalks[] = {panel_walk<1>, panel_walk<2>, panel_walk<3>,
                                       panel_walk<4>, panel_walk<5>, panel_walk<6>};
-    kWalks[num_rows - 1](static_cast<const float*>(panel), vectors * kVectorLanes, rows, depth, c,
-                         accumulate);
+    const int lanes = tile.vectors * kVectorLanes;
+    kWalks[tile.num_rows - 1](static_cast<const float*>(tile.panel), lanes, tile.rows, tile.depth, tile.c,
+                              tile.from_c);
+    for (int i = 0; tile.out && i < tile.num_rows; ++i) {
+      Elementwise<W>::store(tile.c + i * lanes, tile.count, tile.out_type, tile.out[i], tile.accumulate);
+    }
   }
 };
 

@@ -9,20 +9,39 @@ namespace motley::kernels {
 // Each of `num_rows` rows points at contiguous elements.
 using Rows = const void* const*;
 
+// One tile: up to kTileRows rows against a panel, over the whole depth.
+// sum(i, lane) = sum over k of rows[i][k] * panel(k, lane), one accumulator each, in ascending k.
+struct Tile {
+  const void* panel;
+  int vectors;
+  Rows rows;  // of the panel's type
+  int num_rows;
+  int64_t depth;
+
+  // Lines that are fetched into the second-level cache meanwhile: num_rows of them at a time, at `next`,
+  // then `next_step` bytes further, for every 64 bytes of a row. Any address will do.
+  Rows next;
+  int64_t next_step = 64;
+
+  float* c;             // [num_rows, lanes]
+  bool from_c = false;  // sums start from c
+  // Where the sums go, the first `count` lanes of them, rounded once; null: into c.
+  void* const* out = nullptr;
+  DType out_type = DType::kFloat32;
+  int count = 0;
+  bool accumulate = false;  // added to what out holds
+};
+
 struct CpuKernels {
   const char* name;
   // What products of bf16 are computed in: bf16 panels where the processor multiplies them, else fp32.
   DType panel_of_bf16;
   DType panel_type(DType type) const { return type == DType::kFloat32 ? type : panel_of_bf16; }
 
-  // c[i * lanes + lane] (+)= sum over k of rows[i][k] * panel(k, lane): 1 to kTileRows rows of the panel's
-  // type. One accumulator per element, added in ascending k. `next`, as many rows, are fetched into the
-  // second-level cache meanwhile; where nothing comes next it is `rows`.
-  using Tile = void(const void* panel, int vectors, Rows rows, Rows next, int num_rows, int64_t depth,
-                    float* c, bool accumulate);
-  Tile* tile_f32;
-  Tile* tile_bf16;  // only where panel_of_bf16 is bf16
-  Tile* tile(DType panel_type) const { return panel_type == DType::kFloat32 ? tile_f32 : tile_bf16; }
+  using TileFunction = void(const Tile& tile);
+  TileFunction* tile_f32;
+  TileFunction* tile_bf16;  // only where panel_of_bf16 is bf16
+  TileFunction* tile(DType panel_type) const { return panel_type == DType::kFloat32 ? tile_f32 : tile_bf16; }
 
   // panel(k, lane) = rows[lane][first + k]; lanes without a row are zero.
   void (*pack_columns)(DType type, Rows rows, int num_rows, int64_t first, int64_t depth, DType panel_type,
