@@ -4,6 +4,7 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include "motley/nn/attention.h"
+#include "motley/nn/causal_attention.h"
 
 namespace motley {
 namespace {
@@ -18,14 +19,6 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
   shape.erase(shape.end() - 2);
   shape[shape.size() - 2] = num_heads;
   return expanded.reshape(shape);
-}
-
-// q [B, L, H, hd] and k, v [B, L, H_kv, hd] of fresh sequences -> [B, L, H, hd].
-at::Tensor whole_sequences(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const int64_t heads = q.size(2);
-  return at::scaled_dot_product_attention(q.transpose(1, 2), repeat_heads(k, heads).transpose(1, 2),
-                                          repeat_heads(v, heads).transpose(1, 2), {}, 0.0, /*is_causal=*/true)
-      .transpose(1, 2);
 }
 
 // One new token q [1, H, hd] over k, v [N, H_kv, hd]: the queries of a group are rows of one product, so
@@ -55,20 +48,10 @@ at::Tensor cached_sequence(const at::Tensor& q, const at::Tensor& k, const at::T
   const int64_t before = view.cache->length(id), length = q.size(0);
   view.cache->append(view.layer, id, k, v);
   if (before == 0 && length > 1) {
-    return whole_sequences(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)).squeeze(0);
+    return causal_attention(q, k, v, {0, length});
   }
   const auto [keys, values] = view.cache->read(view.layer, id, before + length);
   return length == 1 ? one_token(q, keys, values) : continued(q, keys, values);
-}
-
-// The common length of all sequences, or -1.
-int64_t equal_length(const PackedBatch& batch) {
-  const auto& offset = batch.sequence_offset;
-  const int64_t length = offset[1] - offset[0];
-  for (size_t i = 1; i + 1 < offset.size(); ++i) {
-    if (offset[i + 1] - offset[i] != length) return -1;
-  }
-  return length;
 }
 
 void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
@@ -92,28 +75,14 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const PackedBatch& batch, const CacheView& view) {
   check(q, k, v, batch, view);
-  const int64_t sequences = batch.num_sequences(), tokens = q.size(0);
-  if (tokens == 0) return q;
-  if (view.cache == nullptr) {
-    if (const int64_t length = equal_length(batch); length > 0) {
-      const auto by_sequence = [&](const at::Tensor& x) {
-        return x.view({sequences, length, x.size(1), x.size(2)});
-      };
-      return whole_sequences(by_sequence(q), by_sequence(k), by_sequence(v)).reshape(q.sizes());
-    }
-  }
+  if (q.size(0) == 0) return q;
+  if (view.cache == nullptr) return causal_attention(q, k, v, batch.sequence_offset);
   std::vector<at::Tensor> outputs;
-  outputs.reserve(sequences);
-  for (int64_t b = 0; b < sequences; ++b) {
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
     const int64_t begin = batch.sequence_offset[b], length = batch.sequence_offset[b + 1] - begin;
     if (length == 0) continue;
     const auto rows = [&](const at::Tensor& x) { return x.narrow(0, begin, length); };
-    if (view.cache != nullptr) {
-      outputs.push_back(cached_sequence(rows(q), rows(k), rows(v), view, (*view.sequences)[b]));
-    } else {
-      outputs.push_back(
-          whole_sequences(rows(q).unsqueeze(0), rows(k).unsqueeze(0), rows(v).unsqueeze(0)).squeeze(0));
-    }
+    outputs.push_back(cached_sequence(rows(q), rows(k), rows(v), view, (*view.sequences)[b]));
   }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs);
 }
