@@ -38,7 +38,7 @@ void multiply(const at::Tensor& x, const at::Tensor& weight, const OptionalTenso
     const auto input = kernels::pack_block(cpu, block, arena.take(input_bytes));
     const kernels::LinearWeight w{place_data(weight, range.place), source.type, depth,
                                   place_data(bias, range.place)};
-    void* out[kernels::kMaxLanes];
+    void* out[kernels::kMaxBlockRows];
     for (int64_t i = 0; i < range.count; ++i) {
       out[i] = kernels::offset(y.mutable_data_ptr(), source.type, (range.first + i) * columns);
     }
@@ -74,11 +74,11 @@ at::Tensor expert_matmul_cpu(const at::Tensor& x, const at::Tensor& weight, cons
   at::Tensor y = has_other_rows(max_rows, expert_offset, place_of_expert)
                      ? at::zeros({max_rows, columns}, x.options())
                      : at::empty({max_rows, columns}, x.options());
-  const auto ranges =
-      row_ranges(expert_offset, place_of_expert, transpose_weight ? kernels::kMaxLanes : kTransposedRows);
   if (transpose_weight) {
+    const auto ranges = row_ranges(expert_offset, place_of_expert, kernels::kMaxLanes, kernels::kFewRows);
     multiply(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
   } else {
+    const auto ranges = row_ranges(expert_offset, place_of_expert, kTransposedRows);
     multiply_transposed(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
   }
   return y;

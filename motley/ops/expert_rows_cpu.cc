@@ -55,7 +55,7 @@ struct Forward {
     const auto input = kernels::pack_block(cpu, block, arena.take(input_bytes()));
     const kernels::LinearWeight w{place_data(gate_up, range.place), type, model_width(),
                                   place_data(gate_up_bias, range.place)};
-    void* to[kernels::kMaxLanes];
+    void* to[kernels::kMaxBlockRows];
     for (int64_t i = 0; hidden && i < range.count; ++i) {
       to[i] = kernels::offset(hidden, type, (range.first + i) * gate_up.size(1));
     }
@@ -67,7 +67,7 @@ struct Forward {
                     Arena arena) const {
     const kernels::LinearWeight w{place_data(down, range.place), type, expert_width(),
                                   place_data(down_bias, range.place)};
-    void* to[kernels::kMaxLanes];
+    void* to[kernels::kMaxBlockRows];
     for (int64_t i = 0; i < range.count; ++i) {
       to[i] = kernels::offset(rows, type, (range.first + i) * model_width());
     }
@@ -138,7 +138,7 @@ void expert_rows_cpu(const at::Tensor& x, const at::Tensor& row_assignment, cons
                         activation_spec(activation, alpha, limit),
                         rows.mutable_data_ptr(),
                         hidden ? hidden->mutable_data_ptr() : nullptr,
-                        row_ranges(expert_offset, place_of_expert, kernels::kMaxLanes)};
+                        row_ranges(expert_offset, place_of_expert, kernels::kMaxLanes, kernels::kFewRows)};
   if (column_parts(static_cast<int64_t>(forward.ranges.size()), forward.expert_width(), kPart) == 1) {
     run_whole(forward);
   } else {

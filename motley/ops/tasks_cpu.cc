@@ -43,7 +43,8 @@ void run_tasks(int64_t num_tasks, int64_t scratch_bytes,
 }
 
 std::vector<RowRange> row_ranges(const at::Tensor& expert_offset,
-                                 const std::optional<at::Tensor>& place_of_expert, int64_t most) {
+                                 const std::optional<at::Tensor>& place_of_expert, int64_t most,
+                                 int64_t extra) {
   const int32_t* offsets = expert_offset.const_data_ptr<int32_t>();
   const int32_t* places = place_of_expert ? place_of_expert->const_data_ptr<int32_t>() : nullptr;
   std::vector<RowRange> ranges;
@@ -51,10 +52,13 @@ std::vector<RowRange> row_ranges(const at::Tensor& expert_offset,
     const int64_t place = places ? places[expert] : expert;
     const int64_t rows = offsets[expert + 1] - offsets[expert];
     if (place < 0 || rows == 0) continue;
-    const int64_t parts = (rows + most - 1) / most;
+    const int64_t parts = std::max<int64_t>(1, (rows - extra + most - 1) / most);
     const int64_t size = std::min(most, ((rows + parts - 1) / parts + 15) / 16 * 16);
-    for (int64_t first = 0; first < rows; first += size) {
-      ranges.push_back({expert, place, offsets[expert] + first, std::min(size, rows - first)});
+    for (int64_t first = 0; first < rows;) {
+      const int64_t left = rows - first;
+      const int64_t count = left <= size + extra ? left : size;
+      ranges.push_back({expert, place, offsets[expert] + first, count});
+      first += count;
     }
   }
   std::stable_sort(ranges.begin(), ranges.end(),

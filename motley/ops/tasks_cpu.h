@@ -27,10 +27,12 @@ struct RowRange {
   int64_t count;
 };
 
-// The experts' rows in ranges of at most `most`, split evenly in multiples of 16; absent experts (place -1)
-// and those without rows have none. The largest come first, so that no thread is left with one at the end.
+// The experts' rows in ranges of at most `most`, split evenly in multiples of 16, the last of an expert with
+// up to `extra` more; absent experts (place -1) and those without rows have none. The largest come first,
+// so that no thread is left with one at the end.
 std::vector<RowRange> row_ranges(const at::Tensor& expert_offset,
-                                 const std::optional<at::Tensor>& place_of_expert, int64_t most);
+                                 const std::optional<at::Tensor>& place_of_expert, int64_t most,
+                                 int64_t extra = 0);
 
 // Whether some rows are not computed here: those of absent experts and those past the last expert's.
 bool has_other_rows(int64_t max_rows, const at::Tensor& expert_offset,

@@ -1,8 +1,9 @@
 // AVX-512 with products of bf16 pairs (vdpbf16ps: Zen 4, Cooper Lake, Sapphire Rapids and later).
-#include "motley/kernels/cpu/avx512_pack.h"
-#include "motley/kernels/cpu/avx512_products.h"
+#include <immintrin.h>
+
 #include "motley/kernels/cpu/simd.h"
 
+// Rounds in one instruction; said before anything rounds.
 namespace motley::kernels {
 namespace {
 
@@ -16,6 +17,8 @@ struct Rounding<16> {
 }  // namespace
 }  // namespace motley::kernels
 
+#include "motley/kernels/cpu/avx512_pack.h"
+#include "motley/kernels/cpu/avx512_products.h"
 #include "motley/kernels/cpu/elementwise.h"
 #include "motley/kernels/cpu/x86.h"
 

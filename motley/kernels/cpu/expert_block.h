@@ -9,18 +9,17 @@ namespace motley::kernels {
 
 // Columns of an output that are computed together, before they are turned to rows.
 constexpr int kTileColumns = 48;
-// With fewer rows an expert's weights are streamed through dot products instead.
+// So few rows are multiplied as dot products, which stream an expert's weights as they lie: all rows of a
+// small block, and those of a larger one that would leave half of a panel's last vector empty.
 constexpr int kFewRows = 8;
-inline bool few_rows(int64_t num_rows) { return num_rows <= kFewRows; }
+constexpr int kMaxBlockRows = kMaxLanes + kFewRows;
 
-// Rows of one expert: at most kMaxLanes.
+// Rows of one expert: at most kMaxBlockRows.
 struct RowBlock {
   RowSource x;
   int64_t first;
   int num_rows;
   int64_t depth;  // width of x
-
-  int vectors() const { return vectors_for(num_rows); }
 };
 
 // One weight [columns, depth] of one expert, with its bias.
@@ -31,12 +30,13 @@ struct LinearWeight {
   const void* bias = nullptr;  // of the same type
 };
 
-// The first operand of a block, packed once and used for all its columns: a panel, or for few rows the
-// rows themselves.
+// The first operand of a block, packed once and used for all its columns: a panel of the first rows, and
+// the few that remain as they are. Either may be empty.
 struct BlockInput {
   Panel panel;
-  int num_rows;
-  const void* rows[kFewRows];
+  int panel_rows;
+  int few_rows;
+  const void* few[kFewRows];
 };
 int64_t block_input_bytes(const CpuKernels& kernels, DType type, int64_t depth, int num_rows);
 BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* memory);

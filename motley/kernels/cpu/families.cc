@@ -8,17 +8,13 @@ namespace motley::kernels {
 
 const Family& find_cpu_family(const std::string& name) {
   std::string available;
-  const Family* found = nullptr;
   for (const Family& family : cpu_families()) {
     if (!family.available) continue;
     available += (available.empty() ? "" : ", ") + family.name;
-    if (family.name == name || family.name.starts_with(name + "_")) found = &family;
+    if (family.name == name) return family;
   }
-  if (found == nullptr) {
-    throw UserError(Mistake{"MOTLEY_CPU_KERNELS", concat("a family that this processor runs: ", available),
-                            concat("'", name, "'"), "unset it to use the best one"});
-  }
-  return *found;
+  throw UserError(Mistake{"MOTLEY_CPU_KERNELS", concat("a family that this processor runs: ", available),
+                          concat("'", name, "'"), "unset it to use the best one"});
 }
 
 const Family& cpu_family() {

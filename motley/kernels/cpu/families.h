@@ -18,8 +18,7 @@ struct Family {
 // All families that are built in, best last.
 const std::vector<Family>& cpu_families();
 
-// The best available family whose name is `name` or `name` with a suffix ("avx512" also means
-// avx512_bf16). Throws UserError where there is none.
+// The available family of this name. Throws UserError, which lists those there are, where there is none.
 const Family& find_cpu_family(const std::string& name);
 
 // The one in use: MOTLEY_CPU_KERNELS or else the best available one. Chosen at the first call.
