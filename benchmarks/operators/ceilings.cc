@@ -1,5 +1,7 @@
 #include "benchmarks/operators/ceilings.h"
 
+#if defined(__x86_64__)
+
 #include <immintrin.h>
 
 #include <algorithm>
@@ -55,7 +57,9 @@ __attribute__((target("avx512f"))) int64_t read_run(const void* memory, int64_t 
     for (int s = 0; s < 8; ++s) sum[s] = _mm512_xor_si512(sum[s], _mm512_loadu_si512(p + s * stride + i));
   }
   for (int s = 1; s < 8; ++s) sum[0] = _mm512_xor_si512(sum[0], sum[s]);
-  return _mm512_reduce_add_epi64(sum[0]);
+  int64_t parts[8];
+  _mm512_storeu_si512(parts, sum[0]);
+  return parts[0] ^ parts[1] ^ parts[2] ^ parts[3] ^ parts[4] ^ parts[5] ^ parts[6] ^ parts[7];
 }
 
 volatile int64_t sink;
@@ -92,3 +96,16 @@ double read_bandwidth(const void* memory, int64_t bytes) {
 }
 
 }  // namespace motley::bench
+
+#else
+
+// Without a loop of this processor's own instructions there is no ceiling to name.
+namespace motley::bench {
+
+double fma_peak() { return 0; }
+double bf16_pair_peak() { return 0; }
+double read_bandwidth(const void*, int64_t) { return 0; }
+
+}  // namespace motley::bench
+
+#endif

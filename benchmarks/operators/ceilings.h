@@ -9,7 +9,7 @@ namespace motley::bench {
 double fma_peak();        // fp32, the widest fused multiply-add there is
 double bf16_pair_peak();  // vdpbf16ps
 
-// Bytes a second when this thread reads `bytes` once, larger than the caches.
+// Bytes a second when this thread reads `bytes` once, larger than the caches; 0 where it cannot be told.
 double read_bandwidth(const void* memory, int64_t bytes);
 
 }  // namespace motley::bench
