@@ -1,4 +1,5 @@
-// The expert operators on CPU against the ceilings of this machine, measured in the same run.
+// The expert operators on CPU, each phase apart, against the ceilings of this machine measured in the same
+// run: bench_operators [THREADS [matmul | ffn | decode]].
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/argsort.h>
