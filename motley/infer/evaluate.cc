@@ -95,6 +95,7 @@ Evaluation evaluate(CausalLm& model, const at::Tensor& tokens, const EvaluationO
   const at::NoGradGuard no_grad;
   Evaluation result;
   double sum = 0;
+  if (progress) progress(0, total);
   for (int64_t done = 0; done < total;) {
     const int64_t count = std::min(options.batch_windows, total - done);
     at::Tensor targets;

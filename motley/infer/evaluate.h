@@ -24,7 +24,7 @@ struct Evaluation {
 };
 
 // Consecutive windows of `window` predicted tokens, each seen without what came before it; the last one
-// may be shorter. tokens [N] int64 on the CPU, N >= 2. progress(done, of) counts windows.
+// may be shorter. tokens [N] int64 on the CPU, N >= 2. progress(done, of) counts windows, from 0.
 // Throws UserError: fewer than two tokens, an id outside the vocabulary, a window beyond max_positions.
 Evaluation evaluate(CausalLm& model, const at::Tensor& tokens, const EvaluationOptions& options,
                     const std::function<void(int64_t done, int64_t of)>& progress = {});
