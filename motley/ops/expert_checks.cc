@@ -63,7 +63,7 @@ OptionalTensor checked_bias(const ArgumentChecks& check, const char* name, const
   return values;
 }
 
-// Weights of a whole expert; returns nothing but changes places and biases to their checked forms.
+// Checks the weights of whole experts, and makes biases and places dense.
 void check_weights(const ArgumentChecks& check, const at::Tensor& gate_up, const at::Tensor& down,
                    OptionalTensor& gate_up_bias, OptionalTensor& down_bias, OptionalTensor& place_of_expert,
                    int64_t num_experts, int64_t width, int64_t activation) {
