@@ -121,6 +121,7 @@ TrainSummary TrainingRun::go(const StopSignal& stop) {
     summary.signal = stop.received();
     return summary;
   }
+  progress.update(state_.step);
   progress.finish();
   end();
   TrainSummary summary = summarise(folder_, options_, state_);
