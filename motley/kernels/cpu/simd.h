@@ -88,9 +88,13 @@ struct Simd {
   }
 
   static float sum(F v) {
-    float total = 0;
-    for (int i = 0; i < W; ++i) total += v[i];
-    return total;
+    if constexpr (W == 4) {
+      return (v[0] + v[2]) + (v[1] + v[3]);
+    } else {
+      typename VectorTypes<W / 2>::F half[2];
+      __builtin_memcpy(half, &v, sizeof half);
+      return Simd<W / 2>::sum(half[0] + half[1]);
+    }
   }
 
   // Relative error below 2e-7 from -87 to 88; saturates outside.
