@@ -49,7 +49,7 @@ install_packages() {
 
 install_build_tools() {
   install_packages ca-certificates git g++ cmake ninja-build ccache mold python3 python3-venv \
-    nlohmann-json3-dev libcli11-dev libspdlog-dev zlib1g-dev libgtest-dev libgmock-dev libbenchmark-dev
+    nlohmann-json3-dev libcli11-dev libspdlog-dev zlib1g-dev libgtest-dev libgmock-dev
 }
 
 make_venv() {
