@@ -23,7 +23,8 @@ using namespace motley::cuda;
 using bf16 = __nv_bfloat16;
 
 __global__ void fill_normal(bf16* data, size_t count, float scale, unsigned seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count; i += gridDim.x * size_t(blockDim.x)) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count;
+       i += gridDim.x * size_t(blockDim.x)) {
     unsigned long long z = (i + 1) * 0x9e3779b97f4a7c15ull + seed * 0xd1342543de82ef95ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
@@ -45,7 +46,9 @@ struct Buffer {
   ~Buffer() { cudaFree(data); }
 };
 
-struct Timing { double median, low, high; };
+struct Timing {
+  double median, low, high;
+};
 
 Timing time_ms(const std::function<void()>& work, int repeats = 15, int warm_up = 3) {
   for (int i = 0; i < warm_up; ++i) work();
@@ -68,25 +71,27 @@ Timing time_ms(const std::function<void()>& work, int repeats = 15, int warm_up 
   return {times[times.size() / 2], times.front(), times.back()};
 }
 
-void dense_ceiling() {
+// The card slows down under load: the first products, and those after a third of a second of them.
+void print_ceilings() {
   const int n = 8192;
   Buffer<bf16> a(size_t(n) * n, 1, 1), b(size_t(n) * n, 1, 2), c(size_t(n) * n);
   cublasHandle_t handle;
   if (cublasCreate(&handle) != CUBLAS_STATUS_SUCCESS) throw std::runtime_error("cublasCreate failed");
   const float one = 1, zero = 0;
-  const Timing t = time_ms([&] {
-    if (cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, n, n, n, &one, a.data, CUDA_R_16BF, n, b.data, CUDA_R_16BF,
-                     n, &zero, c.data, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
+  const auto multiply = [&] {
+    if (cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, n, n, n, &one, a.data, CUDA_R_16BF, n, b.data,
+                     CUDA_R_16BF, n, &zero, c.data, CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
                      CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS)
       throw std::runtime_error("cublasGemmEx failed");
-  });
+  };
+  const double cold = time_ms(multiply, 15, 3).median, warm = time_ms(multiply, 15, 220).median;
   cublasDestroy(handle);
   Buffer<char> from(size_t(2) << 30), to(size_t(2) << 30);
-  const Timing copy = time_ms([&] {
-    MOTLEY_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.count, cudaMemcpyDeviceToDevice));
-  });
-  std::printf("dense 8192^3 bf16: %.0f TFLOP/s; copy: %.2f TB/s (read + written)\n",
-              2. * n * n * n / t.median * 1e-9, 2. * from.count / copy.median * 1e-9);
+  const Timing copy = time_ms(
+      [&] { MOTLEY_CUDA_CHECK(cudaMemcpyAsync(to.data, from.data, from.count, cudaMemcpyDeviceToDevice)); });
+  const double unit = 2. * n * n * n * 1e-9;
+  std::printf("dense 8192^3 bf16: %.0f TFLOP/s at first, %.0f under load; copy: %.2f TB/s (read + written)\n",
+              unit / cold, unit / warm, 2. * from.count / copy.median * 1e-9);
 }
 
 std::vector<int> make_slots(int tokens, int experts, int top_k, const std::string& skew) {
@@ -109,7 +114,9 @@ std::vector<int> make_slots(int tokens, int experts, int top_k, const std::strin
   return slots;
 }
 
-struct Shape { int T, D, F, E, K; };
+struct Shape {
+  int T, D, F, E, K;
+};
 
 void measure(const Shape& s, const std::string& skew) {
   const auto [T, D, F, E, K] = s;
@@ -144,21 +151,22 @@ void measure(const Shape& s, const std::string& skew) {
                          forward_scratch.data, nullptr);
   };
   const auto backward = [&] {
-    expert_layer_backward(shape, plan, token_rows.data,
-                          {x.data, dy.data, gate_weights.data, up_weights, down_weights, activation, hidden.data,
-                           dx.data, dgate_weights.data, dgate_up.data, ddown.data, up_weights.stride,
-                           down_weights.stride},
-                          backward_scratch.data, nullptr);
+    expert_layer_backward(
+        shape, plan, token_rows.data,
+        {x.data, dy.data, gate_weights.data, up_weights, down_weights, activation, hidden.data, dx.data,
+         dgate_weights.data, dgate_up.data, ddown.data, up_weights.stride, down_weights.stride},
+        backward_scratch.data, nullptr);
   };
   const double unit = 2. * R * D * F * 1e-9;  // GFLOP/1e0 of one D x F product; over ms: TFLOP/s
   const Timing inference = time_ms([&] { forward(nullptr); });
   const Timing training = time_ms([&] { forward(hidden.data); });
   const Timing gradients = time_ms(backward);
-  std::printf("%d,%d,%d,%d,%d %s: forward %.0f TFLOP/s (%.3f ms, %.3f to %.3f), keeping H %.0f, backward %.0f "
-              "TFLOP/s (%.3f ms, %.3f to %.3f)\n",
-              T, D, F, E, K, skew.c_str(), 3 * unit / inference.median, inference.median, inference.low,
-              inference.high, 3 * unit / training.median, 6 * unit / gradients.median, gradients.median,
-              gradients.low, gradients.high);
+  std::printf(
+      "%d,%d,%d,%d,%d %s: forward %.0f TFLOP/s (%.3f ms, %.3f to %.3f), keeping H %.0f, backward %.0f "
+      "TFLOP/s (%.3f ms, %.3f to %.3f)\n",
+      T, D, F, E, K, skew.c_str(), 3 * unit / inference.median, inference.median, inference.low,
+      inference.high, 3 * unit / training.median, 6 * unit / gradients.median, gradients.median,
+      gradients.low, gradients.high);
 
   Workspace fw(forward_scratch.data), bw(backward_scratch.data);
   bf16 *activated = fw.take<bf16>(size_t(R) * F), *rows = fw.take<bf16>(size_t(R) * D);
@@ -166,18 +174,36 @@ void measure(const Shape& s, const std::string& skew) {
        *dx_rows = bw.take<bf16>(size_t(R) * D);
   float* parts = bw.take<float>(size_t(R) * sm90::num_gate_parts(shape));
   const double sum_bytes = 2. * (double(R) + T) * D;
-  struct Part { const char* name; double units, bytes; std::function<void()> work; };
+  struct Part {
+    const char* name;
+    double units, bytes;
+    std::function<void()> work;
+  };
   const Part all[] = {
       {"plan", 0, 0, make_plan},
-      {"up", 2, 0, [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, nullptr, activated, nullptr); }},
-      {"up+H", 2, 0, [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, hidden.data, activated, nullptr); }},
+      {"up", 2, 0,
+       [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, nullptr, activated, nullptr); }},
+      {"up+H", 2, 0,
+       [&] {
+         sm90::expert_up(shape, plan, activation, x.data, D, up_weights, hidden.data, activated, nullptr);
+       }},
       {"down", 1, 0, [&] { sm90::expert_down(shape, plan, activated, down_weights, rows, nullptr); }},
-      {"sum", 0, sum_bytes, [&] { token_sum(rows, gate_weights.data, token_rows.data, T, K, D, y.data, nullptr); }},
-      {"dhidden", 1, 0, [&] { sm90::expert_dhidden(shape, plan, activation, dy.data, D, down_weights, hidden.data,
-                                                   gate_weights.data, dhidden, weighted, parts, nullptr); }},
+      {"sum", 0, sum_bytes,
+       [&] { token_sum(rows, gate_weights.data, token_rows.data, T, K, D, y.data, nullptr); }},
+      {"dhidden", 1, 0,
+       [&] {
+         sm90::expert_dhidden(shape, plan, activation, dy.data, D, down_weights, hidden.data,
+                              gate_weights.data, dhidden, weighted, parts, nullptr);
+       }},
       {"dx", 2, 0, [&] { sm90::expert_dx(shape, plan, dhidden, up_weights, dx_rows, nullptr); }},
-      {"ddown", 1, 0, [&] { sm90::expert_ddown(shape, plan, dy.data, D, weighted, ddown.data, down_weights.stride, nullptr); }},
-      {"dgate_up", 2, 0, [&] { sm90::expert_dgate_up(shape, plan, x.data, D, dhidden, dgate_up.data, up_weights.stride, nullptr); }},
+      {"ddown", 1, 0,
+       [&] {
+         sm90::expert_ddown(shape, plan, dy.data, D, weighted, ddown.data, down_weights.stride, nullptr);
+       }},
+      {"dgate_up", 2, 0,
+       [&] {
+         sm90::expert_dgate_up(shape, plan, x.data, D, dhidden, dgate_up.data, up_weights.stride, nullptr);
+       }},
   };
   std::printf("   ");
   for (const Part& part : all) {
@@ -198,15 +224,17 @@ int main(int count, char** arguments) {
   std::vector<Shape> shapes;
   for (int i = 1; i < count; ++i) {
     Shape s;
-    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5) shapes.push_back(s);
-    else skew = arguments[i];
+    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5)
+      shapes.push_back(s);
+    else
+      skew = arguments[i];
   }
   if (shapes.empty())
     shapes = {{32768, 4096, 1024, 128, 8}, {32768, 4096, 512, 128, 8}, {24576, 1536, 256, 128, 8},
               {8192, 4096, 14336, 8, 2},   {8192, 2048, 768, 128, 8},  {32768, 2048, 768, 128, 8},
               {32768, 2048, 1024, 64, 8}};
   try {
-    dense_ceiling();
+    print_ceilings();
     for (const Shape& shape : shapes) measure(shape, skew);
   } catch (const std::exception& error) {
     std::printf("FAILED: %s\n", error.what());

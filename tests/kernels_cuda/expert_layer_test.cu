@@ -47,6 +47,28 @@ std::vector<int> make_slots(const Case& c) {
   return slots;
 }
 
+// In double, the derivatives by central differences.
+GatedGradient reference_activation(const GatedActivation& activation, double g, double u) {
+  const double limit = activation.limit, alpha = activation.alpha, step = 1e-6;
+  const auto value = [&](double x, double y) -> double {
+    switch (activation.kind) {
+      case GatedKind::kSwiGlu:
+        return x / (1 + std::exp(-x)) * y;
+      case GatedKind::kGeGlu:
+        return x * 0.5 * std::erfc(-x / std::sqrt(2.0)) * y;
+      case GatedKind::kClampedSwiGlu:
+        x = std::fmin(x, limit), y = std::fmin(std::fmax(y, -limit), limit);
+        return x / (1 + std::exp(-alpha * x)) * (y + 1);
+    }
+    return NAN;
+  };
+  // At the clamps' edges the derivative from inside holds.
+  const double at_g = g == limit ? g - 2 * step : g, at_u = std::abs(u) == limit ? u * (1 - 2 * step) : u;
+  return {static_cast<float>(value(g, u)),
+          static_cast<float>((value(at_g + step, u) - value(at_g - step, u)) / (2 * step)),
+          static_cast<float>((value(g, at_u + step) - value(g, at_u - step)) / (2 * step))};
+}
+
 // |got - expected| within `relative` of the element and `absolute` of the root mean square.
 bool close(const std::vector<bf16>& got, const std::vector<float>& expected, float relative, float absolute,
            const char* what) {
@@ -59,8 +81,8 @@ bool close(const std::vector<bf16>& got, const std::vector<float>& expected, flo
     if (!(std::abs(value - expected[i]) <= relative * std::abs(expected[i]) + floor) && bad++ == 0) first = i;
   }
   if (bad)
-    std::printf("  %s: %zu of %zu differ, first at %zu: got %g, expected %g\n", what, bad, expected.size(), first,
-                __bfloat162float(got[first]), expected[first]);
+    std::printf("  %s: %zu of %zu differ, first at %zu: got %g, expected %g\n", what, bad, expected.size(),
+                first, __bfloat162float(got[first]), expected[first]);
   return bad == 0;
 }
 
@@ -131,8 +153,8 @@ void Run::run() {
   DeviceArray<RowTile> tiles(max_row_tiles(R, E));
   DeviceArray<char> plan_workspace(routing_plan_workspace_bytes(R, E));
   const TileSchedule schedule{tiles.get(), num_tiles.get()};
-  routing_plan(device_slots.get(), R, E, {row_assignment.get(), expert_offset.get(), token_rows.get()}, schedule,
-               plan_workspace.get(), nullptr);
+  routing_plan(device_slots.get(), R, E, {row_assignment.get(), expert_offset.get(), token_rows.get()},
+               schedule, plan_workspace.get(), nullptr);
   if (c.scattered_places) tile_schedule(expert_offset.get(), E, device_places.get(), schedule, nullptr);
   const ExpertPlan plan{row_assignment.get(), expert_offset.get(),
                         c.scattered_places ? device_places.get() : nullptr, schedule};
@@ -147,26 +169,25 @@ void Run::run() {
   const auto reference = [&](const bf16* a, int depth, int top_k, Strided w, int width) {
     DeviceArray<float> out(size_t(num_rows) * width);
     if (num_rows)
-      reference_rows<<<blocks(out.size()), kBlock>>>(a, depth, row_assignment.get(), top_k, device_row_place.get(),
-                                                     w, width, num_rows, out.get());
+      reference_rows<<<blocks(out.size()), kBlock>>>(a, depth, row_assignment.get(), top_k,
+                                                     device_row_place.get(), w, width, num_rows, out.get());
     return out.host();
   };
 
   // Forward.
   DeviceArray<bf16> hidden(size_t(R) * 2 * F), activated(size_t(R) * F), rows(size_t(R) * D);
-  sm90::expert_up(shape, plan, activation, x.get(), D, {gate_up.get(), up_stride}, hidden.get(), activated.get(),
-                  nullptr);
+  sm90::expert_up(shape, plan, activation, x.get(), D, {gate_up.get(), up_stride}, hidden.get(),
+                  activated.get(), nullptr);
   MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
-  rows_close(hidden, reference(x.get(), D, K, {gate_up.get(), up_stride, 1, D}, 2 * F), 2 * F, 1 / 256.f, 1e-3f,
-             "hidden");
+  rows_close(hidden, reference(x.get(), D, K, {gate_up.get(), up_stride, 1, D}, 2 * F), 2 * F, 1 / 256.f,
+             1e-3f, "hidden");
   const std::vector<bf16> h = hidden.host();
   std::vector<float> a(size_t(num_rows) * F), da_dg(a.size()), da_du(a.size());
   for (size_t i = 0; i < a.size(); ++i) {
     const size_t gate = i / F * 2 * F + i % F;
     const GatedGradient both =
-        activate_with_gradient(activation, __bfloat162float(h[gate]), __bfloat162float(h[gate + F]));
-    a[i] = activate(activation, __bfloat162float(h[gate]), __bfloat162float(h[gate + F]));
-    da_dg[i] = both.dg, da_du[i] = both.du;
+        reference_activation(activation, __bfloat162float(h[gate]), __bfloat162float(h[gate + F]));
+    a[i] = both.value, da_dg[i] = both.dg, da_du[i] = both.du;
   }
   rows_close(activated, a, F, 1 / 256.f, 1e-4f, "activated");
   sm90::expert_down(shape, plan, activated.get(), {down.get(), down_stride}, rows.get(), nullptr);
@@ -215,8 +236,8 @@ void Run::run() {
   sm90::expert_ddown(shape, plan, dy.get(), D, weighted.get(), ddown.get(), down_stride, nullptr);
   sm90::expert_dgate_up(shape, plan, x.get(), D, dhidden.get(), dgate_up.get(), up_stride, nullptr);
   MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
-  const auto check_outer = [&](const DeviceArray<bf16>& got, long stride, const bf16* by_token, const bf16* by_row,
-                               int width, bool transposed, const char* what) {
+  const auto check_outer = [&](const DeviceArray<bf16>& got, long stride, const bf16* by_token,
+                               const bf16* by_row, int width, bool transposed, const char* what) {
     DeviceArray<float> out(size_t(E) * D * width);
     reference_outer<<<blocks(out.size()), kBlock>>>(by_token, D, row_assignment.get(), std::max(K, 1),
                                                     expert_offset.get(), by_row, width, E, out.get());
@@ -248,13 +269,28 @@ void Run::run() {
   DeviceArray<char> forward_scratch(expert_layer_forward_workspace_bytes(shape)),
       backward_scratch(expert_layer_backward_workspace_bytes(shape));
   expert_layer_forward(shape, plan, token_rows.get(),
-                       {x.get(), gate_weights.get(), {gate_up.get(), up_stride}, {down.get(), down_stride},
-                        activation, kept.get(), y.get()},
+                       {x.get(),
+                        gate_weights.get(),
+                        {gate_up.get(), up_stride},
+                        {down.get(), down_stride},
+                        activation,
+                        kept.get(),
+                        y.get()},
                        forward_scratch.get(), nullptr);
   expert_layer_backward(shape, plan, token_rows.get(),
-                        {x.get(), dy.get(), gate_weights.get(), {gate_up.get(), up_stride},
-                         {down.get(), down_stride}, activation, kept.get(), dx.get(), dgate_weights.get(),
-                         dgate_up_again.get(), ddown_again.get(), up_stride, down_stride},
+                        {x.get(),
+                         dy.get(),
+                         gate_weights.get(),
+                         {gate_up.get(), up_stride},
+                         {down.get(), down_stride},
+                         activation,
+                         kept.get(),
+                         dx.get(),
+                         dgate_weights.get(),
+                         dgate_up_again.get(),
+                         ddown_again.get(),
+                         up_stride,
+                         down_stride},
                         backward_scratch.get(), nullptr);
   MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
   const std::vector<int> at = token_rows.host();

@@ -11,7 +11,8 @@ namespace {
 // The plan of one routing against a sort on the host, bit for bit.
 void check_plan(Report& report, const std::vector<int>& slots, int num_experts) {
   const int count = static_cast<int>(slots.size());
-  DeviceArray<int> device_slots(slots), row_assignment(count), expert_offset(num_experts + 1), token_rows(count);
+  DeviceArray<int> device_slots(slots), row_assignment(count), expert_offset(num_experts + 1),
+      token_rows(count);
   DeviceArray<RowTile> tiles(max_row_tiles(count, num_experts));
   DeviceArray<int> num_tiles(1);
   DeviceArray<char> workspace(routing_plan_workspace_bytes(count, num_experts));
@@ -47,7 +48,8 @@ void check_plan(Report& report, const std::vector<int>& slots, int num_experts) 
   std::vector<int> places(num_experts);
   for (int e = 0; e < num_experts; ++e) places[e] = e % 3 == 1 ? -1 : num_experts - 1 - e;
   DeviceArray<int> device_places(places);
-  tile_schedule(expert_offset.get(), num_experts, device_places.get(), {tiles.get(), num_tiles.get()}, nullptr);
+  tile_schedule(expert_offset.get(), num_experts, device_places.get(), {tiles.get(), num_tiles.get()},
+                nullptr);
   std::vector<RowTile> placed;
   for (RowTile tile : expected)
     if (places[tile.expert] >= 0) {
@@ -64,12 +66,19 @@ void check_plan(Report& report, const std::vector<int>& slots, int num_experts) 
 
 void test_routing_plan(Report& report, bool small) {
   std::mt19937 random(1);
-  struct Case { const char* name; int count, experts, low, high; };
+  struct Case {
+    const char* name;
+    int count, experts, low, high;
+  };
   const Case cases[] = {
-      {"plan: no assignments", 0, 4, 0, 3},          {"plan: one", 1, 1, 0, 0},
-      {"plan: a few", 100, 7, 0, 6},                 {"plan: drops and zero experts", 5000, 16, -3, 20},
-      {"plan: one expert has all", 9000, 64, 5, 5},  {"plan: none has a row", 3000, 8, 8, 12},
-      {"plan: 1024 experts", 70000, 1024, 0, 1023},  {"plan: large", 262144, 128, 0, 127},
+      {"plan: no assignments", 0, 4, 0, 3},
+      {"plan: one", 1, 1, 0, 0},
+      {"plan: a few", 100, 7, 0, 6},
+      {"plan: drops and zero experts", 5000, 16, -3, 20},
+      {"plan: one expert has all", 9000, 64, 5, 5},
+      {"plan: none has a row", 3000, 8, 8, 12},
+      {"plan: 1024 experts", 70000, 1024, 0, 1023},
+      {"plan: large", 262144, 128, 0, 127},
   };
   for (const Case& c : cases) {
     if (small && c.count > 10000) continue;

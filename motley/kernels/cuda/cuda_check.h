@@ -15,9 +15,9 @@ namespace motley::cuda {
 
 }  // namespace motley::cuda
 
-#define MOTLEY_CUDA_CHECK(call)                                                                    \
-  do {                                                                                             \
-    const cudaError_t motley_cuda_error = (call);                                                  \
-    if (motley_cuda_error != cudaSuccess)                                                          \
-      ::motley::cuda::throw_cuda_error(motley_cuda_error, #call, __FILE__, __LINE__);              \
+#define MOTLEY_CUDA_CHECK(call)                                                       \
+  do {                                                                                \
+    const cudaError_t motley_cuda_error = (call);                                     \
+    if (motley_cuda_error != cudaSuccess)                                             \
+      ::motley::cuda::throw_cuda_error(motley_cuda_error, #call, __FILE__, __LINE__); \
   } while (false)

@@ -67,8 +67,10 @@ __device__ void write_tiles(int count, int begin, int place, int num_experts, co
     int low = 0, high = num_experts - 1;  // the last expert whose first tile is not after `tile`
     while (low < high) {
       const int middle = (low + high + 1) / 2;
-      if (first_tile[middle] <= tile) low = middle;
-      else high = middle - 1;
+      if (first_tile[middle] <= tile)
+        low = middle;
+      else
+        high = middle - 1;
     }
     const int row = expert_begin[low] + (tile - first_tile[low]) * kTileRows;
     schedule.tiles[tile] = {low, row, min(row + kTileRows, expert_end[low]), expert_place[low]};
@@ -77,8 +79,8 @@ __device__ void write_tiles(int count, int begin, int place, int num_experts, co
 }
 
 // counts [E][num_chunks]: assignments of each chunk to each expert.
-__global__ void __launch_bounds__(kThreads) plan_count(const int* slots, int num_assignments, int num_experts,
-                                                       int* counts) {
+__global__ void __launch_bounds__(kThreads)
+    plan_count(const int* slots, int num_assignments, int num_experts, int* counts) {
   __shared__ int histogram[kMaxExperts + 1];
   for (int e = threadIdx.x; e <= num_experts; e += kThreads) histogram[e] = 0;
   __syncthreads();
@@ -123,9 +125,8 @@ __global__ void __launch_bounds__(kScanThreads)
   write_tiles(count, begin, e, num_experts, schedule, warp_sums);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    plan_place(const int* slots, int num_assignments, int num_experts, const int* chunk_first,
-               RoutingPlanBuffers plan) {
+__global__ void __launch_bounds__(kThreads) plan_place(const int* slots, int num_assignments, int num_experts,
+                                                       const int* chunk_first, RoutingPlanBuffers plan) {
   extern __shared__ int next_row[];  // [kWarps][E + 1]: counts of each warp, then its next row per expert
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, bins = num_experts + 1;
   for (int i = threadIdx.x; i < kWarps * bins; i += kThreads) next_row[i] = 0;

@@ -7,14 +7,14 @@
 #include <cute/atom/mma_atom.hpp>
 #include <cute/atom/mma_traits_sm90_gmma.hpp>
 
-#include "motley/kernels/cuda/sm90/pipeline.cuh"
+#include "motley/kernels/cuda/sm90/gather.cuh"
 
 namespace motley::cuda::sm90 {
 
-template <cute::GMMA::Major major, int rows>
+template <cute::GMMA::Major major, int rows, int stages>
 __device__ auto stages_tensor(Element* data) {
   using namespace cute;
-  using Shape = cute::Shape<Int<rows>, Int<kTileK>, Int<kStages>>;
+  using Shape = cute::Shape<Int<rows>, Int<kTileK>, Int<stages>>;
   if constexpr (major == GMMA::Major::K)
     return make_tensor(make_smem_ptr(data), tile_to_shape(GMMA::Layout_K_SW128_Atom<Element>{}, Shape{}));
   else
@@ -27,43 +27,44 @@ __device__ inline uint32_t pack(float low, float high) {
   return reinterpret_cast<const uint32_t&>(both);
 }
 
-// Four 8 x 8 matrices of the accumulator: rows 0-7 and 8-15 of the warp, columns 8j.. and 8j + 8...
+// Four 8 x 8 matrices of the accumulator at a time: rows 0-7 and 8-15 of the warp, columns 8j.. and the
+// eight after.
 template <bool transposed, class Accumulator>
 __device__ void write_finished(const Accumulator& sum, Element* finished, int warp, int lane) {
-  const int matrix = lane / 8, line = lane % 8;
-  const int row = warp * 16 + matrix % 2 * 8, column = matrix / 2 * 8;
-  const Element* place = transposed ? finished + (column + line) * kTransposedPitch + row
-                                    : finished + (row + line) * kPitch + column;
-  const uint32_t base = cute::cast_smem_ptr_to_uint(place);
+  const uint32_t base = cute::cast_smem_ptr_to_uint(finished);
+  const int row_chunk = warp * 2 + lane / 8 % 2, column_chunk = lane / 16, line = lane % 8;
 #pragma unroll
   for (int j = 0; j < kTileN / 8; j += 2) {
-    const uint32_t to = base + sizeof(Element) * 8 * j * (transposed ? kTransposedPitch : 1);
     const uint32_t upper = pack(sum(4 * j), sum(4 * j + 1)), lower = pack(sum(4 * j + 2), sum(4 * j + 3));
     const uint32_t upper_next = pack(sum(4 * j + 4), sum(4 * j + 5)),
                    lower_next = pack(sum(4 * j + 6), sum(4 * j + 7));
     if constexpr (transposed)
-      asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                       base + finished_offset<true>((j + column_chunk) * 8 + line, row_chunk)),
                    "r"(upper), "r"(lower), "r"(upper_next), "r"(lower_next)
                    : "memory");
     else
-      asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(upper),
-                   "r"(lower), "r"(upper_next), "r"(lower_next)
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                       base + finished_offset<false>(row_chunk * 8 + line, j + column_chunk)),
+                   "r"(upper), "r"(lower), "r"(upper_next), "r"(lower_next)
                    : "memory");
   }
 }
 
 // The last k block of an outer product reaches into rows of the next expert, or into rows that nothing
 // wrote: A has zeros there, B gets them here, so that no NaN spreads.
-__device__ inline void zero_rows(Element* b, int first, int thread) {
-  for (int i = first * 8 + thread; i < kTileK * 8; i += 256)  // 8 chunks of a 128-byte line
+// `threads` are those of the warp groups that multiply.
+__device__ inline void zero_rows(Element* b, int first, int thread, int threads) {
+  for (int i = first * 8 + thread; i < kTileK * 8; i += threads)  // 8 chunks of a 128-byte line
 #pragma unroll
     for (int box = 0; box < kTileN / 64; ++box) reinterpret_cast<uint4*>(b + box * kBoxB)[i] = uint4{};
   cutlass::arch::fence_view_async_shared();
-  cutlass::arch::NamedBarrier::arrive_and_wait(256, 1);
+  cutlass::arch::NamedBarrier::arrive_and_wait(threads, 0);
 }
 
 template <class Op>
-__device__ void multiply(const typename Op::Params& p, SharedStorage& shared, int half, int thread, int rank) {
+__device__ void multiply(const typename Op::Params& p, SharedStorage& shared, int half, int thread,
+                         int rank) {
   using namespace cute;
   const int warp = thread / 32, lane = thread % 32;
   auto mma = make_tiled_mma(
@@ -71,14 +72,30 @@ __device__ void multiply(const typename Op::Params& p, SharedStorage& shared, in
                                                    Op::kMajorA, Op::kMajorB>())>{});
   auto thread_mma = mma.get_thread_slice(thread);
   auto a = thread_mma.make_fragment_A(
-      thread_mma.partition_A(stages_tensor<Op::kMajorA, kBlockRows>(shared.a[half][0])));
-  auto b = thread_mma.make_fragment_B(thread_mma.partition_B(stages_tensor<Op::kMajorB, kTileN>(shared.b[0])));
+      thread_mma.partition_A(stages_tensor<Op::kMajorA, kBlockRows, kStagesA>(shared.a[half][0])));
+  auto b = thread_mma.make_fragment_B(
+      thread_mma.partition_B(stages_tensor<Op::kMajorB, kTileN, kStages>(shared.b[0])));
   auto sum = partition_fragment_C(mma, cute::Shape<_64, Int<kTileN>>{});
 
-  // A stage is free when all warps of both blocks are done with it: the other block writes here too.
-  const auto release = [&](int stage) { Barrier::arrive(&shared.empty[stage], lane, lane < kClusterBlocks); };
+  // A stage of B is free when all warps of both blocks are done with it: the other block writes here too.
+  // One of a gathered A belongs to this group alone, which fetches into it at once.
+  typename Op::Gather gather(p, half, rank, thread);
+  Ring<kStagesA> gathered, fetched;
+  const auto fetch = [&] {
+    gather.issue(shared.a[half][fetched.index], &shared.gathered[half][fetched.index]);
+    fetched.advance();
+  };
+  const auto release = [&](int stage) {
+    Barrier::arrive(&shared.empty[stage], lane, lane < kClusterBlocks);
+    if constexpr (Op::kGather) {
+      cutlass::arch::NamedBarrier::arrive_and_wait(128, 1 + half);
+      fetch();
+    }
+  };
+  if constexpr (Op::kGather)
+    for (int i = 0; i < kStagesA; ++i) fetch();
 
-  Stage stage;
+  Ring<kStages> stage;
   uint32_t finished_phase = 1;
   for (typename Op::Walk walk(p); walk.valid(); walk.advance()) {
     const int k_blocks = walk.k_blocks();
@@ -86,8 +103,7 @@ __device__ void multiply(const typename Op::Params& p, SharedStorage& shared, in
     if (!walk.active(half, rank)) {
       for (int k = 0; k < k_blocks; ++k, stage.advance()) {
         wait(shared.full[stage.index], stage.phase);
-        if (Op::kOuter && tail && k == k_blocks - 1) zero_rows(shared.b[stage.index], tail, half * 128 + thread);
-        release(stage.index);
+        Barrier::arrive(&shared.empty[stage.index], lane, lane < kClusterBlocks);
       }
       continue;
     }
@@ -96,19 +112,24 @@ __device__ void multiply(const typename Op::Params& p, SharedStorage& shared, in
     int previous = 0;
     for (int k = 0; k < k_blocks; ++k, stage.advance()) {
       wait(shared.full[stage.index], stage.phase);
-      if (Op::kOuter && tail && k == k_blocks - 1) zero_rows(shared.b[stage.index], tail, half * 128 + thread);
-      if (Op::kGather) cutlass::arch::fence_view_async_shared();  // cp.async wrote A, wgmma reads it
+      if (Op::kOuter && tail && k == k_blocks - 1)
+        zero_rows(shared.b[stage.index], tail, half * 128 + thread, walk.active(1, rank) ? 256 : 128);
+      // No proxy fence between cp.async and wgmma, as in CUTLASS's own cp.async main loops: it would wait for
+      // all of this thread's loads, those for later k blocks too.
+      if constexpr (Op::kGather) wait(shared.gathered[half][gathered.index], gathered.phase);
+      const int stage_a = Op::kGather ? gathered.index : stage.index;
       warpgroup_fence_operand(sum);
       warpgroup_arrive();
 #pragma unroll
       for (int i = 0; i < kTileK / 16; ++i) {
-        cute::gemm(mma, a(_, _, i, stage.index), b(_, _, i, stage.index), sum);
+        cute::gemm(mma, a(_, _, i, stage_a), b(_, _, i, stage.index), sum);
         mma.accumulate_ = GMMA::ScaleOut::One;
       }
       warpgroup_commit_batch();
       warpgroup_wait<1>();
       if (k > 0) release(previous);
       previous = stage.index;
+      gathered.advance();
     }
     warpgroup_wait<0>();
     warpgroup_fence_operand(sum);

@@ -6,20 +6,43 @@
 
 namespace motley::cuda::sm90 {
 
+// For epilogues that have nothing to do before a tile is finished.
+struct NoPreparation {
+  __device__ void start_tile() {}
+  template <class Params>
+  __device__ void prepare(const Params&, const Work&, int, int, int, int) {}
+};
+
 // Eight bf16 values, the unit of every access to memory.
-union Chunk {
+struct Chunk {
   uint4 bits;
-  __nv_bfloat162 pair[4];
-  __device__ float2 get(int i) const { return __bfloat1622float2(pair[i]); }
-  __device__ void set(int i, float low, float high) { pair[i] = __floats2bfloat162_rn(low, high); }
+  __device__ float2 get(int i) const {  // a bf16 is the upper half of a float
+    const uint32_t pair = (&bits.x)[i];
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+  }
+  __device__ void set(int i, float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    (&bits.x)[i] = reinterpret_cast<const uint32_t&>(pair);
+  }
 };
 
 __device__ inline Chunk read_finished(const Element* finished, int row, int column) {
-  return {*reinterpret_cast<const uint4*>(finished + row * kPitch + column)};
+  return {*reinterpret_cast<const uint4*>(reinterpret_cast<const char*>(finished) +
+                                          finished_offset<false>(row, column / 8))};
 }
 
 __device__ inline void write_chunk(__nv_bfloat16* to, const Chunk& chunk) {
-  *reinterpret_cast<uint4*>(to) = chunk.bits;
+  // Spelled out: left to itself the compiler once made four stores of it. Streaming, so that results do not
+  // push out of L2 what other tiles still read; no clobber, so that reads may overtake it.
+  asm volatile("st.global.cs.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(chunk.bits.x), "r"(chunk.bits.y),
+               "r"(chunk.bits.z), "r"(chunk.bits.w));
+}
+
+__device__ inline void write_chunk_if(bool valid, __nv_bfloat16* to, const Chunk& chunk) {
+  asm volatile(
+      "{\n.reg .pred valid;\nsetp.ne.b32 valid, %5, 0;\n@valid st.global.cs.v4.b32 [%0], {%1, %2, %3, "
+      "%4};\n}" ::"l"(to),
+      "r"(chunk.bits.x), "r"(chunk.bits.y), "r"(chunk.bits.z), "r"(chunk.bits.w), "r"(int(valid)));
 }
 
 // Rows [begin, row_end) of out [.., width], columns from n_tile * 256: a warp writes a row at a time.
@@ -42,7 +65,8 @@ __device__ inline void store_transposed(__nv_bfloat16* out, long stride, int beg
   for (int n = warp * 4 + lane / 8; n < kTileN; n += 4 * kEpilogueWarps)
     if (n_tile * kTileN + n < height)
       write_chunk(out + (n_tile * kTileN + n) * stride + column,
-                  {*reinterpret_cast<const uint4*>(finished + n * kTransposedPitch + lane % 8 * 8)});
+                  {*reinterpret_cast<const uint4*>(reinterpret_cast<const char*>(finished) +
+                                                   finished_offset<true>(n, lane % 8))});
 }
 
 }  // namespace motley::cuda::sm90

@@ -24,15 +24,17 @@ struct OuterProduct {
   __device__ static int b_begin(const Params&, int n_tile, int rank) {
     return n_tile * kTileN + rank * (kTileN / 2);
   }
-  __device__ static void epilogue(const Params& p, const Work& work, int begin, const Element* finished,
-                                  int warp, int lane) {
-    __nv_bfloat16* out = p.out + work.place * p.out_stride;
-    if constexpr (transposed)
-      store_transposed(out, p.gathered_width, begin, p.gathered_width, work.n_tile, p.width, finished, warp,
-                       lane);
-    else
-      store_rows(out, p.width, begin, p.gathered_width, work.n_tile, p.width, finished, warp, lane);
-  }
+  struct Epilogue : NoPreparation {
+    __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
+                        int lane) {
+      __nv_bfloat16* out = p.out + work.place * p.out_stride;
+      if constexpr (transposed)
+        store_transposed(out, p.gathered_width, begin, p.gathered_width, work.n_tile, p.width, finished, warp,
+                         lane);
+      else
+        store_rows(out, p.width, begin, p.gathered_width, work.n_tile, p.width, finished, warp, lane);
+    }
+  };
 };
 
 template <bool transposed>

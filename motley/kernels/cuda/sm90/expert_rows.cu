@@ -15,17 +15,19 @@ struct RowsProduct {
     int width;
   };
   using Walk = RowsWalk;
-  using Gather = RowGather;
+  using Gather = NoGather;
   static constexpr bool kGather = false, kOuter = false, kTransposed = false;
   static constexpr auto kMajorA = cute::GMMA::Major::K, kMajorB = major;
 
   __device__ static int b_begin(const Params&, int n_tile, int rank) {
     return n_tile * kTileN + rank * (kTileN / 2);
   }
-  __device__ static void epilogue(const Params& p, const Work& work, int begin, const Element* finished,
-                                  int warp, int lane) {
-    store_rows(p.rows, p.width, begin, work.row_end, work.n_tile, p.width, finished, warp, lane);
-  }
+  struct Epilogue : NoPreparation {
+    __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
+                        int lane) {
+      store_rows(p.rows, p.width, begin, work.row_end, work.n_tile, p.width, finished, warp, lane);
+    }
+  };
 };
 
 }  // namespace

@@ -25,21 +25,31 @@ struct ExpertUp {
     return rank * p.expert_width + n_tile * kHalfN;
   }
 
+  struct Epilogue : NoPreparation {
+    __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
+                        int lane) {
+      with_kind(p.activation.kind,
+                [&]<GatedKind kind>() { write<kind>(p, work, begin, finished, warp, lane); });
+    }
+  };
+
   // Half a warp a row.
-  __device__ static void epilogue(const Params& p, const Work& work, int begin, const Element* finished,
-                                  int warp, int lane) {
+  template <GatedKind kind>
+  __device__ static void write(const Params& p, const Work& work, int begin, const Element* finished,
+                               int warp, int lane) {
     const int within = lane % 16 * 8, column = work.n_tile * kHalfN + within;
     if (column >= p.expert_width) return;
 #pragma unroll 4
     for (int row = 2 * warp + lane / 16; row < kBlockRows; row += 2 * kEpilogueWarps) {
       const long to = begin + row;
       if (to >= work.row_end) continue;
-      const Chunk gate = read_finished(finished, row, within), up = read_finished(finished, row, kHalfN + within);
+      const Chunk gate = read_finished(finished, row, within),
+                  up = read_finished(finished, row, kHalfN + within);
       Chunk out;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 g = gate.get(i), u = up.get(i);
-        out.set(i, activate(p.activation, g.x, u.x), activate(p.activation, g.y, u.y));
+        out.set(i, activate<kind>(p.activation, g.x, u.x), activate<kind>(p.activation, g.y, u.y));
       }
       write_chunk(p.activated + to * p.expert_width + column, out);
       if (p.hidden) {

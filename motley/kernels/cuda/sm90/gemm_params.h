@@ -14,7 +14,8 @@ namespace motley::cuda::sm90 {
 constexpr int kBlockRows = 64;  // rows of one warp group
 constexpr int kTileN = 256;
 constexpr int kTileK = 64;
-constexpr int kStages = 3;  // 48 KiB each; the rest of shared memory holds the finished tile
+constexpr int kStages = 3;   // of B, and of A where TMA brings it: 48 KiB each
+constexpr int kStagesA = 4;  // of a gathered A; the rest of shared memory holds the finished tile
 constexpr int kClusterBlocks = 2;
 constexpr int kThreads = 384;
 constexpr int kEpilogueWarps = 3;

@@ -1,14 +1,16 @@
 // Grouped products of all experts in one persistent kernel. Three warp groups a block: two multiply; of
-// the third, one warp loads and three finish tiles (activation, stores) while the next is multiplied.
+// the third, one warp loads and three finish tiles (activation, stores) while the next is multiplied. A
+// gathered operand is fetched by those who multiply it.
 //
 // An operation Op gives
 //   Params : GemmParams      arguments, with those of its epilogue
-//   Walk, Gather             RowsWalk and RowGather, or OuterWalk and DepthGather
+//   Walk, Gather             RowsWalk with RowGather or NoGather, or OuterWalk with DepthGather
 //   kGather                  A by cp.async from p.gathered, else rows in order by TMA
 //   kMajorA, kMajorB         which of its dimensions is contiguous
 //   kOuter, kTransposed      K runs over rows; finished tiles lie transposed in shared memory
 //   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
-//   epilogue(p, work, begin, finished, warp, lane)   64 finished rows, the first of them `begin`
+//   Epilogue                 prepare(p, work, begin, half, warp, lane) for the tile after this one, then
+//                            run(p, work, begin, half, finished, warp, lane) on 64 rows from `begin`
 #pragma once
 
 #include <algorithm>
@@ -22,13 +24,29 @@ namespace motley::cuda::sm90 {
 template <class Op>
 __device__ void finish(const typename Op::Params& p, SharedStorage& shared, int warp, int lane, int rank) {
   uint32_t phase[2] = {0, 0};
-  for (typename Op::Walk walk(p); walk.valid(); walk.advance()) {
+  typename Op::Epilogue epilogue;
+  typename Op::Walk walk(p);
+  const auto prepare = [&] {
+    if (!walk.valid()) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (walk.active(half, rank))
+        epilogue.prepare(p, walk.work(), walk.block_begin(half, rank), half, warp, lane);
+  };
+  prepare();
+  while (walk.valid()) {
+    const Work work = walk.work();
+    const int begin[2] = {walk.block_begin(0, rank), walk.block_begin(1, rank)};
+    const bool active[2] = {walk.active(0, rank), walk.active(1, rank)};
+    epilogue.start_tile();
+    walk.advance();
+    prepare();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      if (!walk.active(half, rank)) continue;
+      if (!active[half]) continue;
       wait(shared.finished_full[half], phase[half]);
       phase[half] ^= 1;
-      Op::epilogue(p, walk.work(), walk.block_begin(half, rank), shared.finished[half], warp, lane);
+      epilogue.run(p, work, begin[half], half, shared.finished[half], warp, lane);
       __syncwarp();
       if (lane == 0) Barrier::arrive(&shared.finished_empty[half]);
     }
@@ -44,25 +62,28 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
   const int rank = cute::block_rank_in_cluster();
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
-      Barrier::init(&shared.full[i], 1 + (Op::kGather ? 32 : 0));
+      Barrier::init(&shared.full[i], 1);
       Barrier::init(&shared.empty[i], kClusterBlocks * 8);  // warps that multiply
     }
     for (int half = 0; half < 2; ++half) {
+      for (int i = 0; i < kStagesA; ++i) Barrier::init(&shared.gathered[half][i], 128);
       Barrier::init(&shared.finished_full[half], 4);
       Barrier::init(&shared.finished_empty[half], kEpilogueWarps);
     }
     cutlass::arch::fence_barrier_init();
   }
   cute::cluster_sync();
-  // 168 registers a thread at launch, and no more in all: 104 + 2 x 200 = 3 x 168. (With a warp group each
+  // 168 registers a thread at launch, and no more in all: 120 + 2 x 192 = 3 x 168. (With a warp group each
   // for loads and epilogue there would be 128, too few for the compiler to accept products of 256 columns.)
   if (group == 0) {
-    cutlass::arch::warpgroup_reg_dealloc<104>();
+    cutlass::arch::warpgroup_reg_dealloc<120>();
     const int warp = threadIdx.x / 32;
-    if (warp == 0) produce<Op>(p, shared, threadIdx.x, rank);
-    else finish<Op>(p, shared, warp - 1, threadIdx.x % 32, rank);
+    if (threadIdx.x == 0)
+      produce<Op>(p, shared, rank);
+    else if (warp > 0)
+      finish<Op>(p, shared, warp - 1, threadIdx.x % 32, rank);
   } else {
-    cutlass::arch::warpgroup_reg_alloc<200>();
+    cutlass::arch::warpgroup_reg_alloc<192>();
     multiply<Op>(p, shared, group - 1, threadIdx.x % 128, rank);
   }
   // Neither block may leave while the other still writes into it.

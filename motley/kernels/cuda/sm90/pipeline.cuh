@@ -18,24 +18,30 @@ using Barrier = cutlass::arch::ClusterTransactionBarrier;
 constexpr int kStageA = kBlockRows * kTileK;  // elements of one warp group's A block
 constexpr int kStageB = kTileN * kTileK;
 constexpr int kBoxB = 64 * 64;  // a 64 x 64 piece of an MN-major B
-constexpr int kPitch = kTileN + 8;              // of a finished row; 16 bytes more: no bank conflicts
-constexpr int kTransposedPitch = kBlockRows + 8;  // of a finished column
-constexpr int kFinished = kTileN * kTransposedPitch;  // elements; covers both layouts
 
 struct alignas(1024) SharedStorage {
-  Element a[2][kStages][kStageA];
+  Element a[2][kStagesA][kStageA];  // of each warp group that multiplies
   Element b[kStages][kStageB];
-  Element finished[2][kFinished];  // of each warp group
+  Element finished[2][kBlockRows * kTileN];
   uint64_t full[kStages], empty[kStages];
+  uint64_t gathered[2][kStagesA];
   uint64_t finished_full[2], finished_empty[2];
 };
 
-// Position in the ring of stages.
-struct Stage {
+// A finished tile lies in rows of 256, or transposed in columns of 64; 16-byte chunks are exchanged within
+// groups of eight so that neither way of access meets itself in a bank.
+template <bool transposed>
+__device__ uint32_t finished_offset(int line, int chunk) {  // in bytes
+  return line * (transposed ? 2 * kBlockRows : 2 * kTileN) + ((chunk ^ (line % 8)) * 16);
+}
+
+// Position in a ring of stages.
+template <int stages>
+struct Ring {
   int index = 0;
   uint32_t phase = 0;
   __device__ void advance() {
-    if (++index == kStages) index = 0, phase ^= 1;
+    if (++index == stages) index = 0, phase ^= 1;
   }
 };
 
@@ -96,7 +102,10 @@ class RowsWalk {
 // Tiles of every expert's outer product. Experts that are not here are passed over.
 class OuterWalk {
  public:
-  __device__ explicit OuterWalk(const GemmParams& p) : p_(p), next_(blockIdx.x / kClusterBlocks) { advance(); }
+  __device__ explicit OuterWalk(const GemmParams& p) : p_(p), next_(blockIdx.x / kClusterBlocks) {
+    prefetch();
+    advance();
+  }
   __device__ bool valid() const { return valid_; }
   __device__ const Work& work() const { return work_; }
   __device__ int k_blocks() const { return (work_.row_end - work_.row_begin + kTileK - 1) / kTileK; }
@@ -107,27 +116,34 @@ class OuterWalk {
   }
   __device__ bool active(int half, int rank) const { return block_begin(half, rank) < p_.gathered_width; }
   __device__ void advance() {
+    valid_ = ahead_valid_;
+    work_ = ahead_;
+    prefetch();
+  }
+
+ private:
+  // The offsets of the tile after this one are read while this one is computed.
+  __device__ void prefetch() {
     const int per_expert = p_.num_m_tiles * p_.num_n_tiles;
     for (;;) {
       const int expert = next_ / per_expert;
-      valid_ = expert < p_.num_experts;
-      if (!valid_) return;
+      ahead_valid_ = expert < p_.num_experts;
+      if (!ahead_valid_) return;
       const int within = next_ - expert * per_expert;
       const int place = p_.place_of_expert ? __ldg(p_.place_of_expert + expert) : expert;
       next_ += gridDim.x / kClusterBlocks;
       if (place < 0) continue;
       const int n = within / p_.num_m_tiles;
-      work_ = {__ldg(p_.expert_offset + expert), __ldg(p_.expert_offset + expert + 1), place,
-               within - n * p_.num_m_tiles, n};
+      ahead_ = {__ldg(p_.expert_offset + expert), __ldg(p_.expert_offset + expert + 1), place,
+                within - n * p_.num_m_tiles, n};
       return;
     }
   }
 
- private:
   const GemmParams& p_;
   int next_;
-  bool valid_ = false;
-  Work work_{};
+  bool valid_ = false, ahead_valid_ = false;
+  Work work_{}, ahead_{};
 };
 
 }  // namespace motley::cuda::sm90
