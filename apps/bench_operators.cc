@@ -12,10 +12,10 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 
 #include "benchmarks/operators/ceilings.h"
+#include "motley/base/clock.h"
 #include "motley/base/env.h"
 #include "motley/base/error.h"
 #include "motley/kernels/cpu/families.h"
@@ -26,10 +26,6 @@ namespace {
 
 constexpr double kSecondsPerRow = 2.0;
 constexpr int64_t kCacheBytes = int64_t{256} << 20;  // more than any cache holds
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 OperatorBenchRow measure(std::string name, double flops, const std::function<void(int64_t)>& run) {
   run(0);

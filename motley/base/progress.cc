@@ -4,11 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <iostream>
 #include <utility>
 
+#include "motley/base/clock.h"
 #include "motley/base/format.h"
 
 namespace motley {
@@ -25,9 +25,7 @@ double interval(const ProgressOptions& options, const ProgressPlace& place) {
 ProgressPlace ProgressPlace::standard_error() {
   winsize size{};
   const bool sized = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0;
-  return {&std::cerr, isatty(STDERR_FILENO) == 1, sized ? size.ws_col : size_t{0}, [] {
-            return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-          }};
+  return {&std::cerr, isatty(STDERR_FILENO) == 1, sized ? size.ws_col : size_t{0}, seconds_now};
 }
 
 Progress::Progress(ProgressOptions options, ProgressPlace place)

@@ -3,9 +3,9 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/cross_entropy_loss.h>
 
-#include <chrono>
 #include <cmath>
 
+#include "motley/base/clock.h"
 #include "motley/base/error.h"
 #include "motley/train/finite.h"
 #include "motley/train/packed_windows.h"
@@ -16,10 +16,6 @@ namespace motley {
 namespace {
 
 constexpr uint64_t kGateNoise = 2;  // stream of mix_seed; the order of data takes 1, samples take 3
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 

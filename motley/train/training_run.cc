@@ -2,8 +2,7 @@
 
 #include <ATen/Parallel.h>
 
-#include <chrono>
-
+#include "motley/base/clock.h"
 #include "motley/base/env.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
@@ -19,10 +18,6 @@ namespace {
 using nlohmann::json;
 
 constexpr double kReportSeconds = 15;  // least time between reports of a run that goes on
-
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
 

@@ -1,32 +1,22 @@
 // A folder that goes away with its test.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 
+#include "tests/io/temporary_folder.h"
+
 namespace motley {
 
-class RunPlace {
+class RunPlace : public TemporaryFolder {
  public:
-  RunPlace() {
-    std::string name = (std::filesystem::temp_directory_path() / "motley_train_XXXXXX").string();
-    path_ = mkdtemp(name.data());
-  }
-  ~RunPlace() { std::filesystem::remove_all(path_); }
-
-  const std::filesystem::path& path() const { return path_; }
   std::filesystem::path write(const std::string& name, const std::string& content) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name, std::ios::binary) << content;
-    return path_ / name;
+    std::filesystem::create_directories((*this / name).parent_path());
+    std::ofstream(*this / name, std::ios::binary) << content;
+    return *this / name;
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 inline std::string read_text(const std::filesystem::path& path) {
