@@ -8,6 +8,7 @@ torch_version=2.11.0
 cutlass_version=4.2.0.0
 clang_format_version=14.0.6
 start_time=$SECONDS
+mkdir -p "$root/build"
 
 say() {
   printf '[%02d:%02d] %s\n' $(((SECONDS - start_time) / 60)) $(((SECONDS - start_time) % 60)) "$*"
@@ -39,7 +40,6 @@ install_packages() {
   done
   [ ${#missing[@]} = 0 ] && return
   say "installing packages: ${missing[*]}"
-  mkdir -p "$root/build"
   local log=$root/build/apt.log
   as_root apt-get update -q > "$log" 2>&1 || { tail -20 "$log" >&2; die "apt-get update failed (see $log)"; }
   # env inside, because sudo drops the variable.
