@@ -132,13 +132,105 @@ void measure(const Shape& s, const std::string& skew) {
   Buffer<int> slots(R), row_assignment(R), expert_offset(E + 1), token_rows(R), num_tiles(1);
   MOTLEY_CUDA_CHECK(cudaMemcpy(slots.data, host_slots.data(), R * sizeof(int), cudaMemcpyHostToDevice));
   Buffer<RowTile> tiles(max_row_tiles(R, E));
+  Buffer<bf16> dhidden(size_t(R) * 2 * F), weighted(size_t(R) * F);
   Buffer<char> plan_workspace(routing_plan_workspace_bytes(R, E)),
       forward_scratch(expert_layer_forward_workspace_bytes(shape)),
-      backward_scratch(expert_layer_backward_workspace_bytes(shape));
+      backward_scratch(expert_layer_backward_input_workspace_bytes(shape));
   const TileSchedule schedule{tiles.data, num_tiles.data};
-  const ExpertPlan plan{row_assignment.data, expert_offset.data, nullptr, schedule};
-  const PlacedWeights up_weights{gate_up.data, 2l * F * D}, down_weights{down.data, long(D) * F};
-  const GatedActivation activation{};
+  const ExpertLayer layer{Family::kSm90,
+                          shape,
+                          {row_assignment.data, expert_offset.data, nullptr, schedule},
+                          token_rows.data,
+                          Activation{},
+                          {gate_up.data, 2l * F * D},
+                          {down.data, long(D) * F},
+                          {},
+                          {}};
+
+  const auto make_plan = [&] {
+    routing_plan(slots.data, R, E, {row_assignment.data, expert_offset.data, token_rows.data}, schedule,
+                 plan_workspace.data, nullptr);
+  };
+  const auto forward = [&](bf16* kept) {
+    make_plan();
+    expert_layer_forward(layer, {x.data, D, gate_weights.data, kept, y.data}, forward_scratch.data, nullptr);
+  };
+  const auto backward = [&] {
+    expert_layer_backward_input(layer,
+                                {dy.data, D, gate_weights.data, hidden.data, dx.data, false,
+                                 dgate_weights.data, dhidden.data, weighted.data},
+                                backward_scratch.data, nullptr);
+    expert_layer_backward_weight(layer,
+                                 {dy.data,
+                                  D,
+                                  x.data,
+                                  D,
+                                  gate_weights.data,
+                                  dhidden.data,
+                                  weighted.data,
+                                  {dgate_up.data, layer.gate_up.stride},
+                                  {ddown.data, layer.down.stride},
+                                  {},
+                                  {}},
+                                 nullptr);
+  };
+  const double unit = 2. * n * n * n * 1e-9;
+  std::printf("dense 8192^3 bf16: %.0f TFLOP/s at first, %.0f under load; copy: %.2f TB/s (read + written)\n",
+              unit / cold, unit / warm, 2. * from.count / copy.median * 1e-9);
+}
+
+std::vector<int> make_slots(int tokens, int experts, int top_k, const std::string& skew) {
+  std::mt19937 random(11);
+  std::vector<float> bias(experts);
+  for (int e = 0; e < experts; ++e) {
+    if (skew == "zipf") bias[e] = -1.2f * std::log(e + 1.f);
+    if (skew == "half" && e >= experts / 2) bias[e] = -1e9f;
+    if (skew == "same" && e >= top_k) bias[e] = -1e9f;
+  }
+  std::shuffle(bias.begin(), bias.end(), random);
+  std::uniform_real_distribution<float> uniform(1e-7f, 1.f);
+  std::vector<int> slots;
+  std::vector<std::pair<float, int>> score(experts);
+  for (int t = 0; t < tokens; ++t) {  // Gumbel top-k: distinct experts
+    for (int e = 0; e < experts; ++e) score[e] = {bias[e] - std::log(-std::log(uniform(random))), e};
+    std::partial_sort(score.begin(), score.begin() + top_k, score.end(), std::greater<>());
+    for (int k = 0; k < top_k; ++k) slots.push_back(score[k].second);
+  }
+  return slots;
+}
+
+struct Shape {
+  int T, D, F, E, K;
+};
+
+void measure(const Shape& s, const std::string& skew) {
+  const auto [T, D, F, E, K] = s;
+  const int R = T * K;
+  const ExpertShape shape{T, K, E, E, D, F, R};
+  Buffer<bf16> x(size_t(T) * D, 1, 3), dy(size_t(T) * D, 1, 4), gate_up(size_t(E) * 2 * F * D, 0.02f, 5),
+      down(size_t(E) * D * F, 0.02f, 6), y(size_t(T) * D), dx(size_t(T) * D), hidden(size_t(R) * 2 * F),
+      dgate_up(gate_up.count), ddown(down.count);
+  Buffer<float> gate_weights(R), dgate_weights(R);
+  const std::vector<float> weights(R, 1.f / K);
+  MOTLEY_CUDA_CHECK(cudaMemcpy(gate_weights.data, weights.data(), R * sizeof(float), cudaMemcpyHostToDevice));
+  const std::vector<int> host_slots = make_slots(T, E, K, skew);
+  Buffer<int> slots(R), row_assignment(R), expert_offset(E + 1), token_rows(R), num_tiles(1);
+  MOTLEY_CUDA_CHECK(cudaMemcpy(slots.data, host_slots.data(), R * sizeof(int), cudaMemcpyHostToDevice));
+  Buffer<RowTile> tiles(max_row_tiles(R, E));
+  Buffer<bf16> dhidden(size_t(R) * 2 * F), weighted(size_t(R) * F);
+  Buffer<char> plan_workspace(routing_plan_workspace_bytes(R, E)),
+      forward_scratch(expert_layer_forward_workspace_bytes(shape)),
+      backward_scratch(expert_layer_backward_input_workspace_bytes(shape));
+  const TileSchedule schedule{tiles.data, num_tiles.data};
+  const ExpertLayer layer{Family::kSm90,
+                          shape,
+                          {row_assignment.data, expert_offset.data, nullptr, schedule},
+                          token_rows.data,
+                          Activation{},
+                          {gate_up.data, 2l * F * D},
+                          {down.data, long(D) * F},
+                          {},
+                          {}};
 
   const auto make_plan = [&] {
     routing_plan(slots.data, R, E, {row_assignment.data, expert_offset.data, token_rows.data}, schedule,
@@ -168,12 +260,21 @@ void measure(const Shape& s, const std::string& skew) {
       inference.high, 3 * unit / training.median, 6 * unit / gradients.median, gradients.median,
       gradients.low, gradients.high);
 
-  Workspace fw(forward_scratch.data), bw(backward_scratch.data);
-  bf16 *activated = fw.take<bf16>(size_t(R) * F), *rows = fw.take<bf16>(size_t(R) * D);
-  bf16 *dhidden = bw.take<bf16>(size_t(R) * 2 * F), *weighted = bw.take<bf16>(size_t(R) * F),
-       *dx_rows = bw.take<bf16>(size_t(R) * D);
-  float* parts = bw.take<float>(size_t(R) * sm90::num_gate_parts(shape));
+  Buffer<bf16> activated(size_t(R) * F), rows(size_t(R) * D);
+  Buffer<float> parts(size_t(R) * num_gate_parts(F));
   const double sum_bytes = 2. * (double(R) + T) * D;
+  const auto up = [&](bf16* kept) {
+    expert_up(layer.family, shape, layer.plan,
+              {x.data, D, layer.gate_up, {}, layer.activation, kept, activated.data}, nullptr);
+  };
+  const auto matmul = [&](const bf16* from, int depth, PlacedWeights weights, bool transposed) {
+    expert_matmul(layer.family, shape, layer.plan,
+                  {from, depth, false, weights, transposed, {}, depth, D, rows.data}, nullptr);
+  };
+  const auto outer = [&](const bf16* by_row, int width, const bf16* by_token, bool first,
+                         const Gradient& out) {
+    expert_outer(layer.family, shape, layer.plan, {by_row, width, by_token, D, true, D, first, out}, nullptr);
+  };
   struct Part {
     const char* name;
     double units, bytes;
@@ -181,28 +282,29 @@ void measure(const Shape& s, const std::string& skew) {
   };
   const Part all[] = {
       {"plan", 0, 0, make_plan},
-      {"up", 2, 0,
-       [&] { sm90::expert_up(shape, plan, activation, x.data, D, up_weights, nullptr, activated, nullptr); }},
-      {"up+H", 2, 0,
-       [&] {
-         sm90::expert_up(shape, plan, activation, x.data, D, up_weights, hidden.data, activated, nullptr);
-       }},
-      {"down", 1, 0, [&] { sm90::expert_down(shape, plan, activated, down_weights, rows, nullptr); }},
+      {"up", 2, 0, [&] { up(nullptr); }},
+      {"up+H", 2, 0, [&] { up(hidden.data); }},
+      {"down", 1, 0, [&] { matmul(activated.data, F, layer.down, true); }},
       {"sum", 0, sum_bytes,
-       [&] { token_sum(rows, gate_weights.data, token_rows.data, T, K, D, y.data, nullptr); }},
+       [&] {
+         token_sum(shape.type, rows.data, gate_weights.data, token_rows.data, T, K, D, y.data, false,
+                   nullptr);
+       }},
       {"dhidden", 1, 0,
        [&] {
-         sm90::expert_dhidden(shape, plan, activation, dy.data, D, down_weights, hidden.data,
-                              gate_weights.data, dhidden, weighted, parts, nullptr);
+         expert_dhidden(layer.family, shape, layer.plan,
+                        {dy.data, D, layer.down, layer.activation, hidden.data, gate_weights.data,
+                         dhidden.data, weighted.data, parts.data},
+                        nullptr);
        }},
-      {"dx", 2, 0, [&] { sm90::expert_dx(shape, plan, dhidden, up_weights, dx_rows, nullptr); }},
+      {"dx", 2, 0, [&] { matmul(dhidden.data, 2 * F, layer.gate_up, false); }},
       {"ddown", 1, 0,
        [&] {
-         sm90::expert_ddown(shape, plan, dy.data, D, weighted, ddown.data, down_weights.stride, nullptr);
+         outer(weighted.data, F, dy.data, true, {ddown.data, layer.down.stride});
        }},
       {"dgate_up", 2, 0,
        [&] {
-         sm90::expert_dgate_up(shape, plan, x.data, D, dhidden, dgate_up.data, up_weights.stride, nullptr);
+         outer(dhidden.data, 2 * F, x.data, false, {dgate_up.data, layer.gate_up.stride});
        }},
   };
   std::printf("   ");

@@ -7,6 +7,7 @@
 #include "tests/kernels_cuda/tests.h"
 
 int main(int count, char** arguments) {
+  using namespace motley::cuda;
   using namespace motley::cuda::test;
   const bool small = count > 1 && std::strcmp(arguments[1], "small") == 0;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
@@ -20,7 +21,7 @@ int main(int count, char** arguments) {
   Report report;
   try {
     test_routing_plan(report, small);
-    test_expert_layer(report, small);
+    test_expert_layer(report, Family::kSm90, DataType::kBf16, small);
   } catch (const std::exception& error) {
     std::printf("FAILED %s: %s\n", report.name, error.what());
     ++report.failed;

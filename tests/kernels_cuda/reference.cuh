@@ -1,43 +1,57 @@
-// Plain kernels with one thread an output, fp32 sums of bf16 inputs: what the fast ones must give.
+// Plain kernels with one thread an output, fp32 sums of 16-bit inputs: what the fast ones must give. And
+// 16-bit values on the host.
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
-#include "motley/kernels/cuda/gated_activation.h"
+#include <cstdint>
+#include <cstring>
+
+#include "motley/kernels/cuda/expert_products.h"
 
 namespace motley::cuda::test {
 
-using bf16 = __nv_bfloat16;
+__host__ __device__ inline float to_float(DataType type, uint16_t bits) {
+  return type == DataType::kBf16 ? __bfloat162float(__nv_bfloat16(__nv_bfloat16_raw{bits}))
+                                 : __half2float(__half(__half_raw{bits}));
+}
+inline uint16_t from_float(DataType type, float value) {
+  return type == DataType::kBf16 ? static_cast<__nv_bfloat16_raw>(__float2bfloat16(value)).x
+                                 : static_cast<__half_raw>(__float2half(value)).x;
+}
 
 struct Strided {  // element (e, i, j) of per-expert weights
-  const bf16* data;
+  const uint16_t* data;
   long place, row, column;
 };
 
-// out[r, n] = sum over k of a[index(r), k] * w[place(e), k, n]; index(r) = row_assignment[r] / top_k, or r
-// where top_k is 0.
-static __global__ void reference_rows(const bf16* a, int depth, const int* row_assignment, int top_k,
-                                      const int* row_place, Strided w, int width, int num_rows, float* out) {
+// out[r, n] = sum over k of a[index(r), k] * w[place(e), k, n] (+ bias[place, n]); index(r) =
+// row_assignment[r] / top_k, or r where top_k is 0.
+static __global__ void reference_rows(DataType type, const uint16_t* a, long stride, int depth,
+                                      const int* row_assignment, int top_k, const int* row_place, Strided w,
+                                      const uint16_t* bias, long bias_stride, int width, int num_rows,
+                                      float* out) {
   const long at = blockIdx.x * (long)blockDim.x + threadIdx.x, row = at / width, n = at % width;
   if (row >= num_rows || row_place[row] < 0) return;
-  const bf16* mine = a + (top_k ? row_assignment[row] / top_k : row) * (long)depth;
-  const bf16* weights = w.data + row_place[row] * w.place + n * w.column;
-  float sum = 0.f;
-  for (int k = 0; k < depth; ++k) sum += __bfloat162float(mine[k]) * __bfloat162float(weights[k * w.row]);
+  const uint16_t* mine = a + (top_k ? row_assignment[row] / top_k : row) * stride;
+  const uint16_t* weights = w.data + row_place[row] * w.place + n * w.column;
+  float sum = bias ? to_float(type, bias[row_place[row] * bias_stride + n]) : 0.f;
+  for (int k = 0; k < depth; ++k) sum += to_float(type, mine[k]) * to_float(type, weights[k * w.row]);
   out[row * width + n] = sum;
 }
 
-// out[e, m, n] = sum over rows of a[token(r), m] * b[r, n]
-static __global__ void reference_outer(const bf16* a, int height, const int* row_assignment, int top_k,
-                                       const int* expert_offset, const bf16* b, int width, int num_experts,
-                                       float* out) {
+// out[e, m, n] = sum over rows of a[token(r) or r, m] * b[r, n]
+static __global__ void reference_outer(DataType type, const uint16_t* a, long stride, int height,
+                                       const int* row_assignment, int top_k, const int* expert_offset,
+                                       const uint16_t* b, int width, int num_experts, float* out) {
   const long at = blockIdx.x * (long)blockDim.x + threadIdx.x;
   const long expert = at / height / width, m = at / width % height, n = at % width;
   if (expert >= num_experts) return;
   float sum = 0.f;
   for (int r = expert_offset[expert]; r < expert_offset[expert + 1]; ++r)
-    sum += __bfloat162float(a[(row_assignment[r] / top_k) * (long)height + m]) *
-           __bfloat162float(b[r * (long)width + n]);
+    sum += to_float(type, a[(top_k ? row_assignment[r] / top_k : r) * stride + m]) *
+           to_float(type, b[r * (long)width + n]);
   out[at] = sum;
 }
 

@@ -1,67 +1,138 @@
 #include "motley/kernels/cuda/expert_layer.h"
 
+#include "motley/kernels/cuda/cuda_check.h"
 #include "motley/kernels/cuda/token_sum.h"
 
 namespace motley::cuda {
 namespace {
 
-struct ForwardScratch {
-  __nv_bfloat16 *activated, *rows;
-  ForwardScratch(const ExpertShape& shape, Workspace& workspace)
-      : activated(workspace.take<__nv_bfloat16>(size_t(shape.max_rows) * shape.expert_width)),
-        rows(workspace.take<__nv_bfloat16>(size_t(shape.max_rows) * shape.model_width)) {}
-};
+// Rows times columns, in bytes: both types have two.
+size_t rows_bytes(const ExpertShape& shape, int width) { return size_t{2} * shape.max_rows * width; }
 
-struct BackwardScratch {
-  __nv_bfloat16 *dhidden, *weighted, *rows;
-  float* gate_parts;
-  BackwardScratch(const ExpertShape& shape, Workspace& workspace)
-      : dhidden(workspace.take<__nv_bfloat16>(size_t(shape.max_rows) * 2 * shape.expert_width)),
-        weighted(workspace.take<__nv_bfloat16>(size_t(shape.max_rows) * shape.expert_width)),
-        rows(workspace.take<__nv_bfloat16>(size_t(shape.max_rows) * shape.model_width)),
-        gate_parts(workspace.take<float>(size_t(shape.max_rows) * sm90::num_gate_parts(shape))) {}
-};
+void matmul(const ExpertLayer& layer, const void* x, int depth, PlacedWeights weight, bool transposed,
+            PlacedBias bias, int width, void* out, cudaStream_t stream) {
+  expert_matmul(layer.family, layer.shape, layer.plan,
+                {x, depth, false, weight, transposed, bias, depth, width, out}, stream);
+}
+
+// Places without an expert are passed over by the products.
+void clear_places(const ExpertLayer& layer, const Gradient& gradient, long size, cudaStream_t stream) {
+  if (!gradient.data || gradient.accumulate || !layer.plan.place_of_expert) return;
+  const size_t element = gradient.fp32 ? 4 : 2;
+  MOTLEY_CUDA_CHECK(cudaMemset2DAsync(gradient.data, element * gradient.stride, 0, element * size,
+                                      layer.shape.num_places, stream));
+}
 
 }  // namespace
 
+size_t expert_rows_workspace_bytes(const ExpertShape& shape) {
+  Workspace space(nullptr);
+  space.take_bytes(rows_bytes(shape, shape.expert_width));
+  return space.used();
+}
+
+void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* hidden, void* rows,
+                 void* workspace, cudaStream_t stream) {
+  const ExpertShape& shape = layer.shape;
+  Workspace space(workspace);
+  void* activated = space.take_bytes(rows_bytes(shape, shape.expert_width));
+  expert_up(layer.family, shape, layer.plan,
+            {x, x_stride, layer.gate_up, layer.gate_up_bias, layer.activation, hidden, activated}, stream);
+  matmul(layer, activated, shape.expert_width, layer.down, true, layer.down_bias, shape.model_width, rows,
+         stream);
+}
+
 size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape) {
-  Workspace sizes(nullptr);
-  ForwardScratch scratch(shape, sizes);
-  return sizes.used();
+  Workspace space(nullptr);
+  space.take_bytes(rows_bytes(shape, shape.model_width));
+  return space.used() + expert_rows_workspace_bytes(shape) + 256 +
+         sizeof(int) * shape.num_tokens * shape.top_k;
 }
 
-void expert_layer_forward(const ExpertShape& shape, const ExpertPlan& plan, const int* token_rows,
-                          const ExpertLayerForward& layer, void* workspace, cudaStream_t stream) {
-  Workspace memory(workspace);
-  const ForwardScratch scratch(shape, memory);
-  sm90::expert_up(shape, plan, layer.activation, layer.x, shape.model_width, layer.gate_up, layer.hidden,
-                  scratch.activated, stream);
-  sm90::expert_down(shape, plan, scratch.activated, layer.down, scratch.rows, stream);
-  token_sum(scratch.rows, layer.gate_weights, token_rows, shape.num_tokens, shape.top_k, shape.model_width,
-            layer.y, stream);
+void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
+                          cudaStream_t stream) {
+  const ExpertShape& shape = layer.shape;
+  Workspace space(workspace);
+  void* rows = space.take_bytes(rows_bytes(shape, shape.model_width));
+  void* rest = space.take_bytes(expert_rows_workspace_bytes(shape));
+  const int* token_rows = layer.token_rows;
+  if (layer.plan.place_of_expert) {
+    int* present = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+    present_rows(shape, layer.plan, layer.token_rows, present, stream);
+    token_rows = present;
+  }
+  expert_rows(layer, forward.x, forward.x_stride, forward.hidden, rows, rest, stream);
+  token_sum(shape.type, rows, forward.gate_weights, token_rows, shape.num_tokens, shape.top_k,
+            shape.model_width, forward.y, forward.y_fp32, stream);
 }
 
-size_t expert_layer_backward_workspace_bytes(const ExpertShape& shape) {
-  Workspace sizes(nullptr);
-  BackwardScratch scratch(shape, sizes);
-  return sizes.used();
+size_t expert_layer_backward_input_workspace_bytes(const ExpertShape& shape) {
+  Workspace space(nullptr);
+  space.take_bytes(rows_bytes(shape, shape.model_width));
+  space.take<float>(size_t(shape.max_rows) * num_gate_parts(shape.expert_width));
+  space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+  return space.used();
 }
 
-void expert_layer_backward(const ExpertShape& shape, const ExpertPlan& plan, const int* token_rows,
-                           const ExpertLayerBackward& layer, void* workspace, cudaStream_t stream) {
-  Workspace memory(workspace);
-  const BackwardScratch scratch(shape, memory);
-  sm90::expert_dhidden(shape, plan, layer.activation, layer.dy, shape.model_width, layer.down, layer.hidden,
-                       layer.gate_weights, scratch.dhidden, scratch.weighted, scratch.gate_parts, stream);
-  gate_weight_sum(scratch.gate_parts, sm90::num_gate_parts(shape), shape.max_rows, token_rows,
-                  shape.num_tokens * shape.top_k, layer.dgate_weights, stream);
-  sm90::expert_dx(shape, plan, scratch.dhidden, layer.gate_up, scratch.rows, stream);
-  token_sum(scratch.rows, nullptr, token_rows, shape.num_tokens, shape.top_k, shape.model_width, layer.dx,
-            stream);
-  sm90::expert_ddown(shape, plan, layer.dy, shape.model_width, scratch.weighted, layer.ddown,
-                     layer.ddown_stride, stream);
-  sm90::expert_dgate_up(shape, plan, layer.x, shape.model_width, scratch.dhidden, layer.dgate_up,
-                        layer.dgate_up_stride, stream);
+void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBackwardInput& backward,
+                                 void* workspace, cudaStream_t stream) {
+  const ExpertShape& shape = layer.shape;
+  const int parts = num_gate_parts(shape.expert_width);
+  Workspace space(workspace);
+  void* rows = space.take_bytes(rows_bytes(shape, shape.model_width));
+  float* gate_parts = space.take<float>(size_t(shape.max_rows) * parts);
+  int* present = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+  const int* token_rows = layer.token_rows;
+  if (layer.plan.place_of_expert) {
+    present_rows(shape, layer.plan, layer.token_rows, present, stream);
+    token_rows = present;
+  }
+  expert_dhidden(layer.family, shape, layer.plan,
+                 {backward.dy, backward.dy_stride, layer.down, layer.activation, backward.hidden,
+                  backward.gate_weights, backward.dhidden, backward.weighted, gate_parts},
+                 stream);
+  gate_weight_sum(shape, layer.plan, gate_parts, parts, token_rows, backward.dy, backward.dy_stride,
+                  layer.down_bias, backward.dgate_weights, stream);
+  matmul(layer, backward.dhidden, layer.activation.hidden_width(shape.expert_width), layer.gate_up, false, {},
+         shape.model_width, rows, stream);
+  token_sum(shape.type, rows, nullptr, token_rows, shape.num_tokens, shape.top_k, shape.model_width,
+            backward.dx, backward.dx_fp32, stream);
+}
+
+void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBackwardWeight& backward,
+                                  cudaStream_t stream) {
+  const ExpertShape& shape = layer.shape;
+  const int D = shape.model_width, F = shape.expert_width, G = layer.activation.hidden_width(F);
+  clear_places(layer, backward.down, long(D) * F, stream);
+  clear_places(layer, backward.gate_up, long(G) * D, stream);
+  clear_places(layer, backward.down_bias, D, stream);
+  clear_places(layer, backward.gate_up_bias, G, stream);
+  if (backward.down.data)
+    expert_outer(layer.family, shape, layer.plan,
+                 {backward.weighted, F, backward.dy, backward.dy_stride, true, D, true, backward.down},
+                 stream);
+  if (backward.gate_up.data)
+    expert_outer(layer.family, shape, layer.plan,
+                 {backward.dhidden, G, backward.x, backward.x_stride, true, D, false, backward.gate_up},
+                 stream);
+  if (backward.down_bias.data)
+    expert_sum(shape, layer.plan,
+               {backward.dy, backward.dy_stride, true, D, backward.gate_weights, backward.down_bias}, stream);
+  if (backward.gate_up_bias.data)
+    expert_sum(shape, layer.plan, {backward.dhidden, G, false, G, nullptr, backward.gate_up_bias}, stream);
+}
+
+size_t tile_schedule_bytes(int max_rows, int num_experts) {
+  Workspace space(nullptr);
+  space.take<RowTile>(max_row_tiles(max_rows, num_experts));
+  space.take<int>(1);
+  return space.used();
+}
+
+TileSchedule take_tile_schedule(int max_rows, int num_experts, void* memory) {
+  Workspace space(memory);
+  RowTile* tiles = space.take<RowTile>(max_row_tiles(max_rows, num_experts));
+  return {tiles, space.take<int>(1)};
 }
 
 }  // namespace motley::cuda

@@ -1,19 +1,13 @@
-// One SwiGLU-style expert layer over given routing on Hopper: the kernels in their order, with the
-// scratch that they share. bf16; D and F divisible by 8.
+// An expert layer over given routing: the kernels in their order, with the scratch that they share.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
 
-#include "motley/kernels/cuda/sm90/expert_products.h"
+#include "motley/kernels/cuda/expert_products.h"
 
 namespace motley::cuda {
-
-using sm90::ExpertPlan;
-using sm90::ExpertShape;
-using sm90::PlacedWeights;
 
 // A bump allocator over memory of the caller: the same walk gives sizes (base null) and pointers.
 class Workspace {
@@ -21,8 +15,11 @@ class Workspace {
   explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
   template <class T>
   T* take(size_t count) {
-    T* taken = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += (count * sizeof(T) + 255) / 256 * 256;
+    return static_cast<T*>(take_bytes(count * sizeof(T)));
+  }
+  void* take_bytes(size_t bytes) {
+    void* taken = base_ ? base_ + used_ : nullptr;
+    used_ += (bytes + 255) / 256 * 256;
     return taken;
   }
   size_t used() const { return used_; }
@@ -32,34 +29,71 @@ class Workspace {
   size_t used_ = 0;
 };
 
-struct ExpertLayerForward {
-  const __nv_bfloat16* x;     // [T, D]
-  const float* gate_weights;  // [T, K]
-  PlacedWeights gate_up, down;
-  GatedActivation activation;
-  __nv_bfloat16* hidden;  // [max_rows, 2F], kept for backward; null in inference
-  __nv_bfloat16* y;       // [T, D]
+struct ExpertLayer {
+  Family family;
+  ExpertShape shape;
+  ExpertPlan plan;
+  const int* token_rows;  // [T * K], of the same plan
+  Activation activation;
+  PlacedWeights gate_up, down;  // [P, G, D], [P, D, F]
+  PlacedBias gate_up_bias, down_bias;
 };
-// Scratch: activated [max_rows, F] and rows [max_rows, D].
-size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape);
-void expert_layer_forward(const ExpertShape& shape, const ExpertPlan& plan, const int* token_rows,
-                          const ExpertLayerForward& layer, void* workspace, cudaStream_t stream);
 
-struct ExpertLayerBackward {
-  const __nv_bfloat16 *x, *dy;  // [T, D]
-  const float* gate_weights;    // [T, K]
-  PlacedWeights gate_up, down;
-  GatedActivation activation;
-  const __nv_bfloat16* hidden;  // [max_rows, 2F]
-  __nv_bfloat16* dx;            // [T, D]
-  float* dgate_weights;         // [T, K]
-  __nv_bfloat16 *dgate_up, *ddown;
-  long dgate_up_stride, ddown_stride;  // between places
+// Unweighted output rows [max_rows, D] of the experts that are here; hidden [max_rows, G] is kept unless
+// null. Scratch: activated [max_rows, F].
+size_t expert_rows_workspace_bytes(const ExpertShape& shape);
+void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* hidden, void* rows,
+                 void* workspace, cudaStream_t stream);
+
+// y[t] = sum over k of gate_weights[t, k] times the output row; y [T, D] in the rows' type, or fp32. Choices
+// without a row here add nothing. Takes the path for few tokens where uses_decode says so.
+// Scratch: activated [max_rows, F] and rows [max_rows, D].
+struct ExpertLayerForward {
+  const void* x;  // [T, D]
+  long x_stride;
+  const float* gate_weights;  // [T * K]
+  void* hidden;               // [max_rows, G], kept for backward; null in inference
+  void* y;
+  bool y_fp32 = false;
 };
-// Scratch: dhidden [max_rows, 2F], weighted [max_rows, F], rows [max_rows, D] and the parts of the gate
-// weights' gradients.
-size_t expert_layer_backward_workspace_bytes(const ExpertShape& shape);
-void expert_layer_backward(const ExpertShape& shape, const ExpertPlan& plan, const int* token_rows,
-                           const ExpertLayerBackward& layer, void* workspace, cudaStream_t stream);
+size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape);
+void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
+                          cudaStream_t stream);
+
+// dx [T, D], dgate_weights [T * K] (zeros without a row here), and what the weight gradients need: dhidden
+// [max_rows, G] and weighted [max_rows, F], whose rows of absent experts are left alone.
+// Scratch: rows [max_rows, D], parts of the gate weights' gradients, the present token rows.
+struct ExpertLayerBackwardInput {
+  const void* dy;  // [T, D]
+  long dy_stride;
+  const float* gate_weights;
+  const void* hidden;
+  void* dx;
+  bool dx_fp32 = false;
+  float* dgate_weights;
+  void *dhidden, *weighted;
+};
+size_t expert_layer_backward_input_workspace_bytes(const ExpertShape& shape);
+void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBackwardInput& backward,
+                                 void* workspace, cudaStream_t stream);
+
+// Gradients that do not accumulate are overwritten at all places, with zeros where there is no expert or no
+// row; every one may be null.
+struct ExpertLayerBackwardWeight {
+  const void* dy;  // [T, D]
+  long dy_stride;
+  const void* x;  // [T, D]
+  long x_stride;
+  const float* gate_weights;
+  const void *dhidden, *weighted;
+  Gradient gate_up, down, gate_up_bias, down_bias;
+};
+void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBackwardWeight& backward,
+                                  cudaStream_t stream);
+
+// The bytes, and the schedule of row tiles taken from them, that an ExpertPlan needs beside a routing plan:
+// tile_schedule or routing_plan writes it.
+size_t tile_schedule_bytes(int max_rows, int num_experts);
+TileSchedule take_tile_schedule(int max_rows, int num_experts, void* memory);
 
 }  // namespace motley::cuda

@@ -1,5 +1,8 @@
 #include "motley/kernels/cuda/token_sum.h"
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <algorithm>
 
 #include "motley/kernels/cuda/cuda_check.h"
@@ -7,17 +10,37 @@
 namespace motley::cuda {
 namespace {
 
-constexpr int kVector = 8;  // bf16 elements in one 16-byte access
+constexpr int kVector = 8;  // elements of two bytes in one 16-byte access
 constexpr int kBatch = 8;   // rows whose loads are in flight together
 constexpr int kMaxThreads = 256;
 
-__device__ void store(__nv_bfloat16* y, const float (&sum)[kVector]) {
-  union {
-    uint4 bits;
-    __nv_bfloat162 pair[4];
-  } packed;
-  for (int i = 0; i < 4; ++i) packed.pair[i] = __floats2bfloat162_rn(sum[2 * i], sum[2 * i + 1]);
-  *reinterpret_cast<uint4*>(y) = packed.bits;
+__device__ float2 two_floats(__nv_bfloat162 pair) { return __bfloat1622float2(pair); }
+__device__ float2 two_floats(__half2 pair) { return __half22float2(pair); }
+__device__ void two_rounded(__nv_bfloat162& pair, float low, float high) {
+  pair = __floats2bfloat162_rn(low, high);
+}
+__device__ void two_rounded(__half2& pair, float low, float high) { pair = __floats2half2_rn(low, high); }
+
+template <class Element>
+using Pair = std::conditional_t<std::is_same_v<Element, __half>, __half2, __nv_bfloat162>;
+
+// The eight values of one access.
+template <class Element>
+struct Vector {
+  uint4 bits;
+  __device__ float2 get(int i) const { return two_floats(reinterpret_cast<const Pair<Element>*>(&bits)[i]); }
+};
+template <class Element>
+__device__ Vector<Element> load(const Element* from) {
+  return {*reinterpret_cast<const uint4*>(from)};
+}
+
+template <class Element>
+__device__ void store(Element* y, const float (&sum)[kVector]) {
+  uint4 bits;
+  for (int i = 0; i < 4; ++i)
+    two_rounded(reinterpret_cast<Pair<Element>*>(&bits)[i], sum[2 * i], sum[2 * i + 1]);
+  *reinterpret_cast<uint4*>(y) = bits;
 }
 
 __device__ void store(float* y, const float (&sum)[kVector]) {
@@ -26,35 +49,50 @@ __device__ void store(float* y, const float (&sum)[kVector]) {
 }
 
 // One block per token. Memory-bound: N x D is read once, T x D written once.
-template <class Out>
+template <class Element, class Out>
 __global__ void __launch_bounds__(kMaxThreads)
-    sum_rows(const __nv_bfloat16* __restrict__ rows, const float* __restrict__ gate_weights,
+    sum_rows(const Element* __restrict__ rows, const float* __restrict__ gate_weights,
              const int* __restrict__ token_rows, int top_k, int width, Out* __restrict__ y) {
   const long token = blockIdx.x;
   const int* mine = token_rows + token * top_k;
   for (int column = threadIdx.x * kVector; column < width; column += blockDim.x * kVector) {
     float sum[kVector] = {};
     for (int first = 0; first < top_k; first += kBatch) {
-      uint4 value[kBatch];
+      Vector<Element> value[kBatch];
       float weight[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
         const int row = first + i < top_k ? mine[first + i] : -1;
         weight[i] = row < 0 ? 0.f : gate_weights ? gate_weights[token * top_k + first + i] : 1.f;
-        value[i] = row < 0 ? uint4{} : *reinterpret_cast<const uint4*>(rows + (long)row * width + column);
+        value[i] = row < 0 ? Vector<Element>{} : load(rows + (long)row * width + column);
       }
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const __nv_bfloat162* pair = reinterpret_cast<const __nv_bfloat162*>(&value[i]);
+      for (int i = 0; i < kBatch; ++i)
         for (int j = 0; j < 4; ++j) {
-          const float2 both = __bfloat1622float2(pair[j]);
+          const float2 both = value[i].get(j);
           sum[2 * j] += weight[i] * both.x;
           sum[2 * j + 1] += weight[i] * both.y;
         }
-      }
     }
     store(y + token * width + column, sum);
   }
+}
+
+__device__ int expert_of_row(const int* expert_offset, int num_experts, int row) {
+  int low = 0, high = num_experts - 1;  // the last expert whose first row is not after `row`
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (expert_offset[middle] <= row)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+__device__ int place_of_row(const ExpertPlan& plan, int num_experts, int row) {
+  const int expert = expert_of_row(plan.expert_offset, num_experts, row);
+  return plan.place_of_expert ? plan.place_of_expert[expert] : expert;
 }
 
 __global__ void __launch_bounds__(kMaxThreads)
@@ -69,26 +107,136 @@ __global__ void __launch_bounds__(kMaxThreads)
   dgate_weights[assignment] = sum;
 }
 
+// After sum_parts: + <dy, bias>, a warp an assignment.
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads)
+    add_bias_parts(ExpertShape shape, ExpertPlan plan, const int* token_rows, const Element* dy,
+                   long dy_stride, const Element* bias, long bias_stride, float* dgate_weights) {
+  const int assignment = blockIdx.x * (kMaxThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (assignment >= shape.num_tokens * shape.top_k) return;
+  const int row = token_rows[assignment];
+  if (row < 0) return;
+  const long place = place_of_row(plan, shape.num_experts, row);
+  if (place < 0) return;
+  dy += assignment / shape.top_k * dy_stride;
+  bias += place * bias_stride;
+  float sum = 0.f;
+  for (int column = lane * kVector; column < shape.model_width; column += 32 * kVector) {
+    const Vector<Element> one = load(dy + column), other = load(bias + column);
+    for (int j = 0; j < 4; ++j) {
+      const float2 a = one.get(j), b = other.get(j);
+      sum += a.x * b.x + a.y * b.y;
+    }
+  }
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  if (lane == 0) dgate_weights[assignment] += sum;
+}
+
+__global__ void __launch_bounds__(kMaxThreads)
+    mark_present(ExpertShape shape, ExpertPlan plan, const int* token_rows, int* present) {
+  const int assignment = blockIdx.x * kMaxThreads + threadIdx.x;
+  if (assignment >= shape.num_tokens * shape.top_k) return;
+  const int row = token_rows[assignment];
+  present[assignment] = row >= 0 && place_of_row(plan, shape.num_experts, row) >= 0 ? row : -1;
+}
+
+// A block: 64 columns of an expert, eight threads a row (16 bytes each), 32 rows at a time; the sums of the
+// 32 are added in order at the end.
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads) sum_experts(ExpertShape shape, ExpertPlan plan, ExpertSum p) {
+  constexpr int kRows = kMaxThreads / 8;
+  __shared__ float sums[kRows][8 * kVector + 4];
+  const int expert = blockIdx.y;
+  const long place = plan.place_of_expert ? plan.place_of_expert[expert] : expert;
+  if (place < 0) return;
+  const int first = threadIdx.x / 8, within = threadIdx.x % 8 * kVector, column = blockIdx.x * 64 + within;
+  float sum[kVector] = {};
+  if (column < p.width)
+#pragma unroll 4
+    for (int row = plan.expert_offset[expert] + first; row < plan.expert_offset[expert + 1]; row += kRows) {
+      const int assignment = p.by_token || p.gate_weights ? plan.row_assignment[row] : 0;
+      const long from = p.by_token ? assignment / shape.top_k : row;
+      const float weight = p.gate_weights ? p.gate_weights[assignment] : 1.f;
+      const Vector<Element> values = load(static_cast<const Element*>(p.values) + from * p.stride + column);
+      for (int j = 0; j < 4; ++j) {
+        const float2 both = values.get(j);
+        sum[2 * j] += weight * both.x;
+        sum[2 * j + 1] += weight * both.y;
+      }
+    }
+  for (int i = 0; i < kVector; ++i) sums[first][within + i] = sum[i];
+  __syncthreads();
+  const int mine = blockIdx.x * 64 + threadIdx.x;
+  if (threadIdx.x >= 64 || mine >= p.width) return;
+  float total = 0.f;
+  for (int i = 0; i < kRows; ++i) total += sums[i][threadIdx.x];
+  if (p.out.fp32) {
+    float* out = static_cast<float*>(p.out.data) + place * p.out.stride + mine;
+    *out = p.out.accumulate ? *out + total : total;
+  } else {
+    Element* out = static_cast<Element*>(p.out.data) + place * p.out.stride + mine;
+    *out = Element(p.out.accumulate ? float(*out) + total : total);
+  }
+}
+
+int blocks_for(int count) { return (count + kMaxThreads - 1) / kMaxThreads; }
+
+// Calls function with a null pointer to the element type.
+template <class Function>
+void with_type(DataType type, Function function) {
+  if (type == DataType::kBf16)
+    function(static_cast<__nv_bfloat16*>(nullptr));
+  else
+    function(static_cast<__half*>(nullptr));
+}
+
 }  // namespace
 
-template <class Out>
-void token_sum(const __nv_bfloat16* rows, const float* gate_weights, const int* token_rows, int num_tokens,
-               int top_k, int width, Out* y, cudaStream_t stream) {
+void token_sum(DataType type, const void* rows, const float* gate_weights, const int* token_rows,
+               int num_tokens, int top_k, int width, void* y, bool y_fp32, cudaStream_t stream) {
   if (num_tokens == 0) return;
   const int threads = std::min(kMaxThreads, (width / kVector + 31) / 32 * 32);
-  sum_rows<<<num_tokens, threads, 0, stream>>>(rows, gate_weights, token_rows, top_k, width, y);
+  with_type(type, [&]<class Element>(Element*) {
+    const Element* from = static_cast<const Element*>(rows);
+    if (y_fp32)
+      sum_rows<<<num_tokens, threads, 0, stream>>>(from, gate_weights, token_rows, top_k, width,
+                                                   static_cast<float*>(y));
+    else
+      sum_rows<<<num_tokens, threads, 0, stream>>>(from, gate_weights, token_rows, top_k, width,
+                                                   static_cast<Element*>(y));
+  });
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 
-template void token_sum(const __nv_bfloat16*, const float*, const int*, int, int, int, __nv_bfloat16*,
-                        cudaStream_t);
-template void token_sum(const __nv_bfloat16*, const float*, const int*, int, int, int, float*, cudaStream_t);
+void gate_weight_sum(const ExpertShape& shape, const ExpertPlan& plan, const float* partial, int num_parts,
+                     const int* token_rows, const void* dy, long dy_stride, PlacedBias down_bias,
+                     float* dgate_weights, cudaStream_t stream) {
+  const int count = shape.num_tokens * shape.top_k;
+  if (count == 0) return;
+  sum_parts<<<blocks_for(count), kMaxThreads, 0, stream>>>(partial, num_parts, shape.max_rows, token_rows,
+                                                           count, dgate_weights);
+  if (down_bias.data)
+    with_type(shape.type, [&]<class Element>(Element*) {
+      add_bias_parts<<<blocks_for(32 * count), kMaxThreads, 0, stream>>>(
+          shape, plan, token_rows, static_cast<const Element*>(dy), dy_stride,
+          static_cast<const Element*>(down_bias.data), down_bias.stride, dgate_weights);
+    });
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
+}
 
-void gate_weight_sum(const float* partial, int num_parts, long part_stride, const int* token_rows,
-                     int num_assignments, float* dgate_weights, cudaStream_t stream) {
-  if (num_assignments == 0) return;
-  sum_parts<<<(num_assignments + kMaxThreads - 1) / kMaxThreads, kMaxThreads, 0, stream>>>(
-      partial, num_parts, part_stride, token_rows, num_assignments, dgate_weights);
+void present_rows(const ExpertShape& shape, const ExpertPlan& plan, const int* token_rows, int* present,
+                  cudaStream_t stream) {
+  const int count = shape.num_tokens * shape.top_k;
+  if (count == 0) return;
+  mark_present<<<blocks_for(count), kMaxThreads, 0, stream>>>(shape, plan, token_rows, present);
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
+}
+
+void expert_sum(const ExpertShape& shape, const ExpertPlan& plan, const ExpertSum& sum, cudaStream_t stream) {
+  with_type(shape.type, [&]<class Element>(Element*) {
+    sum_experts<Element>
+        <<<dim3((sum.width + 63) / 64, shape.num_experts), kMaxThreads, 0, stream>>>(shape, plan, sum);
+  });
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -51,6 +51,25 @@ __device__ void write_finished(const Accumulator& sum, Element* finished, int wa
   }
 }
 
+// Column 8 j + 2 (lane % 4) of the tile lies in row b_begin(.., half) + 8 j % 128 + .. of B, and so does its
+// bias.
+template <class Op, class Accumulator>
+__device__ void add_bias(const typename Op::Params& p, const Work& work, Accumulator& sum, int lane) {
+  const __nv_bfloat16* bias = p.bias + work.place * p.bias_stride;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int first = Op::b_begin(p, work.n_tile, half) + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kTileN / 16; ++i) {
+      const int column = first + 8 * i, j = half * (kTileN / 16) + i;
+      if (column >= p.bias_width) continue;
+      const float2 both = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(bias + column));
+      sum(4 * j) += both.x, sum(4 * j + 1) += both.y;
+      sum(4 * j + 2) += both.x, sum(4 * j + 3) += both.y;
+    }
+  }
+}
+
 // The last k block of an outer product reaches into rows of the next expert, or into rows that nothing
 // wrote: A has zeros there, B gets them here, so that no NaN spreads.
 // `threads` are those of the warp groups that multiply.
@@ -135,6 +154,15 @@ __device__ void multiply(const typename Op::Params& p, SharedStorage& shared, in
     warpgroup_fence_operand(sum);
     if (k_blocks > 0) release(previous);
 
+    if constexpr (Op::kOuter) {
+      if (p.direct()) {
+        Op::store_direct(p, walk.work(), walk.block_begin(half, rank) + warp * 16 + lane / 4, lane % 4 * 2,
+                         sum);
+        continue;
+      }
+    } else if (p.bias) {
+      add_bias<Op>(p, walk.work(), sum, lane);
+    }
     wait(shared.finished_empty[half], finished_phase);
     finished_phase ^= 1;
     write_finished<Op::kTransposed>(sum, shared.finished[half], warp, lane);

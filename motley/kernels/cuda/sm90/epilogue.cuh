@@ -1,7 +1,7 @@
 // What happens to 64 finished rows (or columns) in shared memory. kEpilogueWarps warps share them.
 #pragma once
 
-#include "motley/kernels/cuda/gated_activation.h"
+#include "motley/kernels/cuda/activation.h"
 #include "motley/kernels/cuda/sm90/pipeline.cuh"
 
 namespace motley::cuda::sm90 {

@@ -1,22 +1,23 @@
 // Backward through down projection and activation: dy W_down, then, row by row from the kept hidden, the
 // activation again, its gradient and the gate weight's, so that neither A nor output rows are kept.
+#include "motley/kernels/cuda/sm90/by_token.h"
 #include "motley/kernels/cuda/sm90/epilogue.cuh"
-#include "motley/kernels/cuda/sm90/expert_products.h"
 #include "motley/kernels/cuda/sm90/gemm_arguments.h"
 #include "motley/kernels/cuda/sm90/grouped_gemm.cuh"
 
 namespace motley::cuda::sm90 {
 namespace {
 
-struct ExpertDhidden {
+struct Dhidden {
   struct Params : GemmParams {
-    GatedActivation activation;
+    Activation activation;
     int expert_width;
-    long max_rows;
+    long hidden_stride, max_rows;
     const __nv_bfloat16* hidden;
     const float* gate_weights;
     __nv_bfloat16 *dhidden, *weighted;
     float* gate_parts;
+    __nv_bfloat16* plain;  // dA' itself and nothing else, if not null
   };
   using Walk = RowsWalk;
   using Gather = RowGather;
@@ -34,13 +35,16 @@ struct ExpertDhidden {
     // A tile ahead: the kept hidden rows into L2 (three warps have too few loads in flight to wait for
     // device memory), the gate weights of this warp's rows, one a lane, into a register.
     __device__ void prepare(const Params& p, const Work& work, int begin, int half, int warp, int lane) {
+      if (p.plain) return;
       constexpr int kLine = 64, kLinesPerRow = 2 * kTileN / kLine;  // elements of 128 bytes
       for (int i = warp * 32 + lane; i < kBlockRows * kLinesPerRow; i += 32 * kEpilogueWarps) {
         const int row = i / kLinesPerRow, line = i % kLinesPerRow;
         const int column = work.n_tile * kTileN + line % (kLinesPerRow / 2) * kLine;
-        if (begin + row >= work.row_end || column >= p.expert_width) continue;
-        const __nv_bfloat16* at = p.hidden + (begin + row) * 2l * p.expert_width + column +
-                                  (line < kLinesPerRow / 2 ? 0 : p.expert_width);
+        const bool up = line >= kLinesPerRow / 2;
+        if (begin + row >= work.row_end || column >= p.expert_width || (up && !p.activation.gated()))
+          continue;
+        const __nv_bfloat16* at =
+            p.hidden + (begin + row) * p.hidden_stride + column + (up ? p.expert_width : 0);
         asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
       }
       const int row = warp + kEpilogueWarps * lane;
@@ -49,14 +53,19 @@ struct ExpertDhidden {
     }
     __device__ void run(const Params& p, const Work& work, int begin, int half, const Element* finished,
                         int warp, int lane) {
-      with_kind(p.activation.kind,
-                [&]<GatedKind kind>() { write<kind>(p, work, begin, weight_[half], finished, warp, lane); });
+      if (p.plain)
+        store_rows(p.plain, p.expert_width, begin, work.row_end, work.n_tile, p.expert_width, finished, warp,
+                   lane);
+      else
+        with_kind(p.activation.kind, [&]<ActivationKind kind>() {
+          write<kind>(p, work, begin, weight_[half], finished, warp, lane);
+        });
     }
 
    private:
     // A warp takes a row of 256 columns at a time. Four rows are on their way from memory while one is
     // computed: under load L2 answers after more than a thousand cycles.
-    template <GatedKind kind>
+    template <ActivationKind kind>
     __device__ static void write(const Params& p, const Work& work, int begin, float weights,
                                  const Element* finished, int warp, int lane) {
       const int column = work.n_tile * kTileN + lane * 8;
@@ -67,9 +76,9 @@ struct ExpertDhidden {
       const auto read = [&](int i, int index) {
         const long row = begin + warp + kEpilogueWarps * index;
         const bool valid = inside && index < count;
-        const uint4* hidden = reinterpret_cast<const uint4*>(p.hidden + row * 2 * p.expert_width + column);
+        const uint4* hidden = reinterpret_cast<const uint4*>(p.hidden + row * p.hidden_stride + column);
         gate[i].bits = valid ? __ldg(hidden) : uint4{};
-        up[i].bits = valid ? __ldg(hidden + p.expert_width / 8) : uint4{};
+        up[i].bits = valid && is_gated(kind) ? __ldg(hidden + p.expert_width / 8) : uint4{};
       };
 #pragma unroll
       for (int i = 0; i < 4; ++i) read(i, i);
@@ -95,7 +104,7 @@ struct ExpertDhidden {
 
     // Eight columns of a row; returns their part of the gate weight's gradient. Without branches, so that the
     // compiler interleaves rows: one row alone waits for itself.
-    template <GatedKind kind>
+    template <ActivationKind kind>
     __device__ static float write_chunks(const Params& p, bool valid, long row, int column, float weight,
                                          const Chunk& da, const Chunk& gate, const Chunk& up) {
       Chunk dgate, dup, weighted;
@@ -103,17 +112,17 @@ struct ExpertDhidden {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float2 d = da.get(j), g = gate.get(j), u = up.get(j);
-        const GatedGradient low = activate_with_gradient<kind>(p.activation, g.x, u.x);
-        const GatedGradient high = activate_with_gradient<kind>(p.activation, g.y, u.y);
+        const ActivationGradient low = activate_with_gradient<kind>(p.activation, g.x, u.x);
+        const ActivationGradient high = activate_with_gradient<kind>(p.activation, g.y, u.y);
         part += d.x * low.value + d.y * high.value;
         const float dx = d.x * weight, dy = d.y * weight;
         dgate.set(j, dx * low.dg, dy * high.dg);
         dup.set(j, dx * low.du, dy * high.du);
         weighted.set(j, weight * low.value, weight * high.value);
       }
-      __nv_bfloat16* dhidden = p.dhidden + row * 2 * p.expert_width + column;
+      __nv_bfloat16* dhidden = p.dhidden + row * p.hidden_stride + column;
       write_chunk_if(valid, dhidden, dgate);
-      write_chunk_if(valid, dhidden + p.expert_width, dup);
+      if constexpr (is_gated(kind)) write_chunk_if(valid, dhidden + p.expert_width, dup);
       write_chunk_if(valid, p.weighted + row * p.expert_width + column, weighted);
       return part;
     }
@@ -136,27 +145,35 @@ struct ExpertDhidden {
 
 }  // namespace
 
-int num_gate_parts(const ExpertShape& shape) { return ceil_div(shape.expert_width, kTileN); }
-
-void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const GatedActivation& activation,
-                    const __nv_bfloat16* dy, long dy_stride, PlacedWeights down, const __nv_bfloat16* hidden,
-                    const float* gate_weights, __nv_bfloat16* dhidden, __nv_bfloat16* weighted,
-                    float* gate_parts, cudaStream_t stream) {
-  if (shape.max_rows == 0) return;
-  ExpertDhidden::Params p{};
-  set_rows_walk(p, plan, shape.model_width, num_gate_parts(shape));
-  set_gathered(p, shape, plan, dy, dy_stride);
-  p.map_b = make_tensor_map(down.data, shape.expert_width, shape.model_width, shape.num_places,
-                            shape.expert_width, down.stride, 64);
-  p.activation = activation;
+void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const HiddenGradient& product,
+                    cudaStream_t stream) {
+  static_assert(kTileN == kGatePartColumns);
+  Dhidden::Params p{};
+  set_rows_walk(p, plan, shape.model_width, num_gate_parts(shape.expert_width));
+  set_gathered(p, shape, plan, product.dy, product.dy_stride, shape.model_width, true);
+  p.map_b = weights_map(shape, product.down, shape.model_width, shape.expert_width, 64);
+  p.activation = product.activation;
   p.expert_width = shape.expert_width;
+  p.hidden_stride = product.activation.hidden_width(shape.expert_width);
   p.max_rows = shape.max_rows;
-  p.hidden = hidden;
-  p.gate_weights = gate_weights;
-  p.dhidden = dhidden;
-  p.weighted = weighted;
-  p.gate_parts = gate_parts;
-  grouped_gemm<ExpertDhidden>(p, stream);
+  p.hidden = static_cast<const __nv_bfloat16*>(product.hidden);
+  p.gate_weights = product.gate_weights;
+  p.dhidden = static_cast<__nv_bfloat16*>(product.dhidden);
+  p.weighted = static_cast<__nv_bfloat16*>(product.weighted);
+  p.gate_parts = product.gate_parts;
+  grouped_gemm<Dhidden>(p, stream);
+}
+
+void multiply_by_token(const ExpertShape& shape, const ExpertPlan& plan, const RowsProduct& product,
+                       const CUtensorMap& weights, cudaStream_t stream) {
+  Dhidden::Params p{};
+  set_rows_walk(p, plan, product.depth, ceil_div(product.width, kTileN));
+  set_gathered(p, shape, plan, product.x, product.x_stride, product.depth, true);
+  p.map_b = weights;
+  set_bias(p, product.bias, product.width);
+  p.expert_width = product.width;
+  p.plain = static_cast<__nv_bfloat16*>(product.out);
+  grouped_gemm<Dhidden>(p, stream);
 }
 
 }  // namespace motley::cuda::sm90

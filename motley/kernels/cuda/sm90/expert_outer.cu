@@ -1,7 +1,7 @@
 // Weight gradients: per expert, the outer product of rows gathered by token with rows in order. The
 // gathered operand is M, so that it is split between the blocks of a cluster and the other is shared.
+#include "motley/kernels/cuda/expert_products.h"
 #include "motley/kernels/cuda/sm90/epilogue.cuh"
-#include "motley/kernels/cuda/sm90/expert_products.h"
 #include "motley/kernels/cuda/sm90/gemm_arguments.h"
 #include "motley/kernels/cuda/sm90/grouped_gemm.cuh"
 
@@ -10,11 +10,11 @@ namespace {
 
 // out[place] = gathered^T rows [gathered width, width], or its transpose.
 template <bool transposed>
-struct OuterProduct {
+struct Outer {
   struct Params : GemmParams {
-    __nv_bfloat16* out;
-    long out_stride;  // between places
+    Gradient out;
     int width;
+    __device__ bool direct() const { return out.fp32 || out.accumulate; }
   };
   using Walk = OuterWalk;
   using Gather = DepthGather;
@@ -24,10 +24,34 @@ struct OuterProduct {
   __device__ static int b_begin(const Params&, int n_tile, int rank) {
     return n_tile * kTileN + rank * (kTileN / 2);
   }
+  // Row m and columns n, n + 1, n + 8, .. of the tile, and row m + 8: whole sectors are written in either
+  // order, since the lanes of a warp hold eight rows.
+  template <class Accumulator>
+  __device__ static void store_direct(const Params& p, const Work& work, int m, int n,
+                                      const Accumulator& sum) {
+    n += work.n_tile * kTileN;
+    if (p.out.fp32)
+      add(p, static_cast<float*>(p.out.data) + work.place * p.out.stride, m, n, sum);
+    else
+      add(p, static_cast<__nv_bfloat16*>(p.out.data) + work.place * p.out.stride, m, n, sum);
+  }
+  template <class Out, class Accumulator>
+  __device__ static void add(const Params& p, Out* out, int m, int n, const Accumulator& sum) {
+    const long row_step = transposed ? 1 : p.width, column_step = transposed ? p.gathered_width : 1;
+#pragma unroll
+    for (int j = 0; j < kTileN / 8; ++j)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int row = m + i / 2 * 8, column = n + 8 * j + i % 2;
+        if (row >= p.gathered_width || column >= p.width) continue;
+        Out* to = out + row * row_step + column * column_step;
+        *to = Out(p.out.accumulate ? float(*to) + sum(4 * j + i) : sum(4 * j + i));
+      }
+  }
   struct Epilogue : NoPreparation {
     __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
                         int lane) {
-      __nv_bfloat16* out = p.out + work.place * p.out_stride;
+      __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out.data) + work.place * p.out.stride;
       if constexpr (transposed)
         store_transposed(out, p.gathered_width, begin, p.gathered_width, work.n_tile, p.width, finished, warp,
                          lane);
@@ -38,38 +62,27 @@ struct OuterProduct {
 };
 
 template <bool transposed>
-void expert_outer(const ExpertShape& shape, const ExpertPlan& plan, const __nv_bfloat16* gathered,
-                  long gathered_stride, const __nv_bfloat16* rows, int width, __nv_bfloat16* out,
-                  long out_stride, cudaStream_t stream) {
-  if (shape.max_rows == 0) {
-    MOTLEY_CUDA_CHECK(cudaMemset2DAsync(out, sizeof(*out) * out_stride, 0,
-                                        sizeof(*out) * shape.model_width * width, shape.num_places, stream));
-    return;
-  }
-  using Op = OuterProduct<transposed>;
+void multiply_outer(const ExpertShape& shape, const ExpertPlan& plan, const OuterProduct& product,
+                    cudaStream_t stream) {
+  using Op = Outer<transposed>;
   typename Op::Params p{};
-  set_outer_walk(p, shape, plan, shape.model_width, ceil_div(width, kTileN));
-  set_gathered(p, shape, plan, gathered, gathered_stride);
-  p.map_b = rows_map(shape, rows, width);
-  p.out = out;
-  p.out_stride = out_stride;
-  p.width = width;
+  set_outer_walk(p, shape, plan, product.gathered_width, ceil_div(product.row_width, kTileN));
+  set_gathered(p, shape, plan, product.gathered, product.gathered_stride, product.gathered_width,
+               product.by_token);
+  p.map_b = rows_map(shape, product.by_row, product.row_width, product.row_width);
+  p.out = product.out;
+  p.width = product.row_width;
   grouped_gemm<Op>(p, stream);
 }
 
 }  // namespace
 
-void expert_ddown(const ExpertShape& shape, const ExpertPlan& plan, const __nv_bfloat16* dy, long dy_stride,
-                  const __nv_bfloat16* weighted, __nv_bfloat16* ddown, long ddown_stride,
+void expert_outer(const ExpertShape& shape, const ExpertPlan& plan, const OuterProduct& product,
                   cudaStream_t stream) {
-  expert_outer<false>(shape, plan, dy, dy_stride, weighted, shape.expert_width, ddown, ddown_stride, stream);
-}
-
-void expert_dgate_up(const ExpertShape& shape, const ExpertPlan& plan, const __nv_bfloat16* x, long x_stride,
-                     const __nv_bfloat16* dhidden, __nv_bfloat16* dgate_up, long dgate_up_stride,
-                     cudaStream_t stream) {
-  expert_outer<true>(shape, plan, x, x_stride, dhidden, 2 * shape.expert_width, dgate_up, dgate_up_stride,
-                     stream);
+  if (product.gathered_first)
+    multiply_outer<false>(shape, plan, product, stream);
+  else
+    multiply_outer<true>(shape, plan, product, stream);
 }
 
 }  // namespace motley::cuda::sm90

@@ -1,7 +1,7 @@
 // Fills the shared part of a grouped product's arguments.
 #pragma once
 
-#include "motley/kernels/cuda/sm90/expert_products.h"
+#include "motley/kernels/cuda/expert_products.h"
 #include "motley/kernels/cuda/sm90/gemm_params.h"
 #include "motley/kernels/cuda/sm90/tensor_map.h"
 
@@ -26,19 +26,31 @@ inline void set_outer_walk(GemmParams& p, const ExpertShape& shape, const Expert
   p.num_n_tiles = num_n_tiles;
 }
 
-inline void set_gathered(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan,
-                         const __nv_bfloat16* rows, long stride) {
-  p.gathered = rows;
+// Rows of the plan by their token, or as they are.
+inline void set_gathered(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan, const void* rows,
+                         long stride, int width, bool by_token) {
+  p.gathered = static_cast<const __nv_bfloat16*>(rows);
   p.gathered_stride = static_cast<unsigned>(stride / 8);
-  p.gathered_width = shape.model_width;
-  p.row_assignment = plan.row_assignment;
-  p.top_k = Divisor(shape.top_k);
+  p.gathered_width = width;
+  p.row_assignment = by_token ? plan.row_assignment : nullptr;
+  p.top_k = Divisor(by_token ? shape.top_k : 1);
+}
+
+inline void set_bias(GemmParams& p, PlacedBias bias, int width) {
+  p.bias = static_cast<const __nv_bfloat16*>(bias.data);
+  p.bias_stride = bias.stride;
+  p.bias_width = width;
 }
 
 // An array by row, in boxes of 64 x 64.
-inline CUtensorMap rows_map(const ExpertShape& shape, const __nv_bfloat16* rows, int width) {
-  return make_tensor_map(rows, width, shape.max_rows, 1, width, static_cast<long>(width) * shape.max_rows,
-                         kBlockRows);
+inline CUtensorMap rows_map(const ExpertShape& shape, const void* rows, long stride, int width) {
+  return make_tensor_map(rows, width, shape.max_rows, 1, stride, stride * shape.max_rows, kBlockRows);
+}
+
+// Weights [P, rows, columns], in boxes of box_rows x 64.
+inline CUtensorMap weights_map(const ExpertShape& shape, PlacedWeights weights, int rows, int columns,
+                               int box_rows) {
+  return make_tensor_map(weights.data, columns, rows, shape.num_places, columns, weights.stride, box_rows);
 }
 
 }  // namespace motley::cuda::sm90

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
+#include "motley/kernels/cuda/divisor.h"
 #include "motley/kernels/cuda/row_tile.h"
 
 namespace motley::cuda::sm90 {
@@ -20,24 +21,12 @@ constexpr int kClusterBlocks = 2;
 constexpr int kThreads = 384;
 constexpr int kEpilogueWarps = 3;
 
-// Division by a run-time constant: floor(n / d) for 0 <= n < 2^31 by one multiplication.
-struct Divisor {
-  unsigned divisor = 1, multiplier = 0, shift = 0;
-  Divisor() = default;
-  explicit Divisor(unsigned d) : divisor(d) {
-    while ((1ull << shift) < d) ++shift;
-    multiplier = static_cast<unsigned>(((1ull << 32) * ((1ull << shift) - d)) / d + 1);
-  }
-#ifdef __CUDACC__
-  __device__ unsigned divide(unsigned n) const { return (__umulhi(n, multiplier) + n) >> shift; }
-#endif
-};
-
 struct GemmParams {
   CUtensorMap map_a;  // unused where rows are gathered
   CUtensorMap map_b;
 
-  // The gathered operand: row r of the plan is row row_assignment[r] / top_k of `gathered`.
+  // The gathered operand: row r of the plan is row row_assignment[r] / top_k of `gathered`, or row r where
+  // row_assignment is null.
   const __nv_bfloat16* gathered = nullptr;
   unsigned gathered_stride = 0;  // between rows, in 16-byte units
   int gathered_width = 0;        // columns
@@ -49,6 +38,11 @@ struct GemmParams {
   const int* num_tiles = nullptr;
   int depth = 0;
   int group = 1;  // row tiles that are computed together for one column tile after another (L2 reuse)
+
+  // Added to the products over rows, where there is one: element n of place's bias to column n.
+  const __nv_bfloat16* bias = nullptr;
+  long bias_stride = 0;  // between places
+  int bias_width = 0;
 
   // Outer products: K is the rows of an expert, M the columns of the gathered operand.
   const int* expert_offset = nullptr;

@@ -9,6 +9,8 @@
 //   kMajorA, kMajorB         which of its dimensions is contiguous
 //   kOuter, kTransposed      K runs over rows; finished tiles lie transposed in shared memory
 //   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
+//   direct(), store_direct   of outer products: those that multiply add into memory themselves (not bf16, or
+//                            onto what is there), because the finished tile is rounded to bf16
 //   Epilogue                 prepare(p, work, begin, half, warp, lane) for the tile after this one, then
 //                            run(p, work, begin, half, finished, warp, lane) on 64 rows from `begin`
 #pragma once
@@ -23,6 +25,8 @@ namespace motley::cuda::sm90 {
 
 template <class Op>
 __device__ void finish(const typename Op::Params& p, SharedStorage& shared, int warp, int lane, int rank) {
+  if constexpr (Op::kOuter)
+    if (p.direct()) return;
   uint32_t phase[2] = {0, 0};
   typename Op::Epilogue epilogue;
   typename Op::Walk walk(p);

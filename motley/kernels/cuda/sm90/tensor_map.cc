@@ -27,7 +27,7 @@ Encode find_encode() {
 
 }  // namespace
 
-CUtensorMap make_tensor_map(const __nv_bfloat16* base, long columns, long rows, long planes, long row_stride,
+CUtensorMap make_tensor_map(const void* base, long columns, long rows, long planes, long row_stride,
                             long plane_stride, int box_rows) {
   static const Encode encode = find_encode();
   CUtensorMap map;
@@ -35,9 +35,9 @@ CUtensorMap make_tensor_map(const __nv_bfloat16* base, long columns, long rows, 
   const cuuint64_t strides[2] = {2 * cuuint64_t(row_stride), 2 * cuuint64_t(plane_stride)};
   const cuuint32_t box[3] = {64, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<__nv_bfloat16*>(base), sizes, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(base), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw std::invalid_argument("[cuda] no tensor map for [" + std::to_string(planes) + ", " +
                                 std::to_string(rows) + ", " + std::to_string(columns) + "], strides " +

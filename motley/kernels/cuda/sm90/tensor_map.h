@@ -2,13 +2,12 @@
 #pragma once
 
 #include <cuda.h>
-#include <cuda_bf16.h>
 
 namespace motley::cuda::sm90 {
 
 // A bf16 array [planes, rows, columns] read in boxes of box_rows x 64 columns, in the 128-byte swizzle;
 // what lies outside reads as zeros. Strides in elements, divisible by 8; the base 16-byte aligned.
-CUtensorMap make_tensor_map(const __nv_bfloat16* base, long columns, long rows, long planes, long row_stride,
+CUtensorMap make_tensor_map(const void* base, long columns, long rows, long planes, long row_stride,
                             long plane_stride, int box_rows);
 
 }  // namespace motley::cuda::sm90

@@ -1,0 +1,61 @@
+#include "motley/kernels/cuda/expert_products.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "motley/kernels/cuda/cuda_check.h"
+
+namespace motley::cuda {
+namespace {
+
+template <class Product>
+void call(Family family, void (*sm80)(const ExpertShape&, const ExpertPlan&, const Product&, cudaStream_t),
+          void (*sm90)(const ExpertShape&, const ExpertPlan&, const Product&, cudaStream_t),
+          const ExpertShape& shape, const ExpertPlan& plan, const Product& product, cudaStream_t stream) {
+  if (shape.max_rows == 0) return;
+  if (family == Family::kSm90 && shape.type != DataType::kBf16)
+    throw std::invalid_argument("[cuda] the Hopper kernels compute in bf16: expected family sm80 for fp16");
+  (family == Family::kSm90 ? sm90 : sm80)(shape, plan, product, stream);
+}
+
+}  // namespace
+
+Family default_family(DataType type) {
+  int device = 0, major = 0;
+  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
+  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9 && type == DataType::kBf16 ? Family::kSm90 : Family::kSm80;
+}
+
+const char* family_name(Family family) { return family == Family::kSm90 ? "sm90" : "sm80"; }
+
+void expert_up(Family family, const ExpertShape& shape, const ExpertPlan& plan, const UpProduct& product,
+               cudaStream_t stream) {
+  call(family, sm80::expert_up, sm90::expert_up, shape, plan, product, stream);
+}
+
+void expert_dhidden(Family family, const ExpertShape& shape, const ExpertPlan& plan,
+                    const HiddenGradient& product, cudaStream_t stream) {
+  call(family, sm80::expert_dhidden, sm90::expert_dhidden, shape, plan, product, stream);
+}
+
+void expert_matmul(Family family, const ExpertShape& shape, const ExpertPlan& plan,
+                   const RowsProduct& product, cudaStream_t stream) {
+  call(family, sm80::expert_matmul, sm90::expert_matmul, shape, plan, product, stream);
+}
+
+void expert_outer(Family family, const ExpertShape& shape, const ExpertPlan& plan,
+                  const OuterProduct& product, cudaStream_t stream) {
+  const Gradient& out = product.out;
+  if (shape.max_rows == 0) {
+    const size_t element = out.fp32 ? 4 : 2;
+    if (!out.accumulate)
+      MOTLEY_CUDA_CHECK(cudaMemset2DAsync(out.data, element * out.stride, 0,
+                                          element * product.row_width * product.gathered_width,
+                                          shape.num_places, stream));
+    return;
+  }
+  call(family, sm80::expert_outer, sm90::expert_outer, shape, plan, product, stream);
+}
+
+}  // namespace motley::cuda
