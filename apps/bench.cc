@@ -3,6 +3,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_commands.h"
 #include "apps/bench_operators.h"
 #include "apps/commands.h"
 #include "motley/base/concat.h"
@@ -81,6 +82,7 @@ void add_bench_command(CLI::App& app, std::function<void()>& action) {
       run_operators(arguments->bench, arguments->json);
     };
   });
+  add_bench_train(*bench, action);
 }
 
 }  // namespace motley

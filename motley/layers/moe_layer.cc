@@ -2,6 +2,7 @@
 
 #include "motley/layers/zero_expert_parameters.h"
 #include "motley/ops/expert_ffn.h"
+#include "motley/ops/part.h"
 
 namespace motley {
 
@@ -16,9 +17,13 @@ MoeLayer::MoeLayer(std::unique_ptr<Gate> gate, std::unique_ptr<ExpertStore> stor
               " slots, got one of ", gate_->num_slots());
 }
 
-Routing MoeLayer::route(const GateInput& input) const { return gate_->route(input); }
+Routing MoeLayer::route(const GateInput& input) const {
+  const Part part("gates");
+  return gate_->route(input);
+}
 
 MoeLayer::InFlight MoeLayer::start(const at::Tensor& x, Routing routing) const {
+  const Part part("dispatch");
   InFlight in_flight;
   in_flight.exchange = dispatcher_->start_dispatch(x, routing.slots, routing.weights);
   if (dispatcher_->keeps_tokens()) {
@@ -32,6 +37,7 @@ MoeLayer::InFlight MoeLayer::start(const at::Tensor& x, Routing routing) const {
 }
 
 void MoeLayer::compute(InFlight& in_flight) const {
+  const Part part("experts");
   const DispatchedTokens tokens = dispatcher_->finish_dispatch(*in_flight.exchange);
   if (!in_flight.plan) in_flight.plan = ops::routing_plan(tokens.slots, num_experts());
   const at::ScalarType dtype =
@@ -42,6 +48,7 @@ void MoeLayer::compute(InFlight& in_flight) const {
 }
 
 at::Tensor MoeLayer::finish(InFlight& in_flight) const {
+  const Part part("combine");
   return dispatcher_->finish_combine(*in_flight.exchange, in_flight.local);
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "motley/ops/part.h"
+
 namespace motley {
 
 ZeroExperts make_zero_experts(const std::vector<ZeroExpertKind>& kinds, int64_t hidden_size,
@@ -22,6 +24,7 @@ at::Tensor zero_expert_part(const at::Tensor& x, const Routing& routing, int64_t
   const bool any = std::any_of(experts.kinds.begin(), experts.kinds.end(),
                                [](ZeroExpertKind kind) { return kind != ZeroExpertKind::kZero; });
   if (!any) return {};
+  const Part part("zero-computation experts");
   return ops::zero_experts(x, routing.slots, routing.weights, num_experts, experts);
 }
 

@@ -3,6 +3,8 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
+#include "motley/ops/part.h"
+
 namespace motley {
 
 Attention::Attention(const AttentionOptions& options, at::ScalarType dtype) : options_(options) {
@@ -22,6 +24,7 @@ Attention::Attention(const AttentionOptions& options, at::ScalarType dtype) : op
 
 at::Tensor Attention::forward(const at::Tensor& x, const PackedBatch& batch, const RotaryTable& rotary,
                               const CacheView& view) const {
+  const Part part("attention");
   const int64_t tokens = x.size(0);
   const auto heads = [&](const at::Tensor& weight, int64_t count) {
     return at::linear(x, weight).view({tokens, count, options_.head_dim});

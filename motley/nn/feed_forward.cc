@@ -6,6 +6,8 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 
+#include "motley/ops/part.h"
+
 namespace motley {
 
 FeedForward::FeedForward(int64_t hidden_size, int64_t intermediate_size, const Activation& activation,
@@ -22,6 +24,7 @@ FeedForward::FeedForward(int64_t hidden_size, int64_t intermediate_size, const A
 }
 
 at::Tensor FeedForward::forward(const at::Tensor& x) const {
+  const Part part("dense feed-forward");
   const at::Tensor gate = at::linear(x, gate_);
   const at::Tensor activated = kind_ == ActivationKind::kSwiGlu ? at::silu(gate) : at::gelu(gate);
   return at::linear(at::mul(activated, at::linear(x, up_)), down_);

@@ -2,6 +2,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "motley/nn/rms_norm.h"
+#include "motley/ops/part.h"
 
 namespace motley {
 namespace {
@@ -28,6 +29,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const Part part("norms");
   if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad())) {
     return RmsNorm::apply(x, weight, eps);
   }

@@ -7,6 +7,7 @@
 
 #include "motley/base/clock.h"
 #include "motley/base/error.h"
+#include "motley/ops/part.h"
 #include "motley/train/finite.h"
 #include "motley/train/packed_windows.h"
 #include "motley/train/parameters.h"
@@ -16,6 +17,11 @@ namespace motley {
 namespace {
 
 constexpr uint64_t kGateNoise = 2;  // stream of mix_seed; the order of data takes 1, samples take 3
+
+at::Tensor mean_loss(const at::Tensor& logits, const at::Tensor& targets) {
+  const Part part("loss");
+  return at::cross_entropy_loss(logits.to(at::kFloat), targets);
+}
 
 }  // namespace
 
@@ -64,6 +70,7 @@ bool Trainer::step(int64_t step, MetricsWindow& window, const std::function<bool
       load[layer] = load[layer].defined() ? load[layer].add(of_pass) : of_pass;
     }
   }
+  const Part part("optimizer");
   std::vector<at::Tensor> gradients = sum.take();
   const double norm = global_norm(gradients);
   if (!std::isfinite(norm))
@@ -80,7 +87,7 @@ bool Trainer::step(int64_t step, MetricsWindow& window, const std::function<bool
 Trainer::Pass Trainer::forward_backward(int64_t step, int64_t pass) {
   const TrainingBatch batch = pack_windows(tokens_, window_begins(step, pass), sequence_length_);
   CausalLmOutput output = model_.forward(batch.inputs, forward_options(step, pass));
-  const at::Tensor loss = at::cross_entropy_loss(output.logits.to(at::kFloat), batch.targets);
+  const at::Tensor loss = mean_loss(output.logits, batch.targets);
   Pass result{loss.item<double>(), std::move(output.routings), std::move(output.moe_layers)};
   if (!std::isfinite(result.loss)) return result;
   at::Tensor total = loss;

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "motley/nn/rms_norm.h"
+#include "motley/ops/part.h"
 
 namespace motley {
 namespace {
@@ -36,12 +37,17 @@ DecoderLm::DecoderLm(const DecoderOptions& options, nlohmann::json config)
   if (!options.tie_word_embeddings) head_ = at::zeros(vocabulary, options.dtype);
 }
 
+at::Tensor DecoderLm::embed(const at::Tensor& ids) const {
+  const Part part("embedding");
+  return at::embedding(embedding_, ids);
+}
+
 CausalLmOutput DecoderLm::forward(const PackedBatch& batch, const ForwardOptions& options) {
   check(batch, options);
   const auto observe = [&](const char* name, const at::Tensor& value) {
     if (options.observe) options.observe(name, value);
   };
-  DecoderState state{batch, options, rotary_, at::embedding(embedding_, batch.ids), {}, {}};
+  DecoderState state{batch, options, rotary_, embed(batch.ids), {}, {}};
   observe("model.embed_tokens", state.x);
   for (const DecoderLayer& layer : layers_) layer.forward(state);
   if (options.cache != nullptr) {
@@ -52,8 +58,11 @@ CausalLmOutput DecoderLm::forward(const PackedBatch& batch, const ForwardOptions
   }
   at::Tensor x = state.x;
   if (options.output_rows.defined()) x = x.index_select(0, options.output_rows);
-  state.output.logits =
-      at::linear(rms_norm(x, norm_, options_.rms_norm_eps), head_.defined() ? head_ : embedding_);
+  x = rms_norm(x, norm_, options_.rms_norm_eps);
+  {
+    const Part part("head");
+    state.output.logits = at::linear(x, head_.defined() ? head_ : embedding_);
+  }
   observe("lm_head", state.output.logits);
   return std::move(state.output);
 }

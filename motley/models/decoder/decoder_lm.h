@@ -26,6 +26,8 @@ class DecoderLm : public CausalLm {
   KvCacheShape kv_cache_shape() const override;
 
  private:
+  at::Tensor embed(const at::Tensor& ids) const;  // [T] -> [T, D]
+
   DecoderOptions options_;
   nlohmann::json config_;
   RotaryTable rotary_;

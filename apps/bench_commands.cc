@@ -1,0 +1,47 @@
+#include "apps/bench_commands.h"
+
+#include <ATen/Parallel.h>
+
+#include "apps/machine.h"
+#include "motley/base/concat.h"
+#include "motley/base/env.h"
+#include "motley/base/format.h"
+#include "motley/kernels/cpu/families.h"
+
+namespace motley {
+
+void BenchArguments::add_to(CLI::App& command) {
+  command.add_option("--threads", threads, "Threads (default: MOTLEY_THREADS, or all processors)")
+      ->check(CLI::Range(1, 4096));
+  command.add_option("--device", device, "Where to measure")
+      ->check(CLI::IsMember({"cpu"}))
+      ->capture_default_str();
+  command.add_flag("--json", json, "Print one JSON object on standard output");
+}
+
+int BenchArguments::use_threads() const {
+  const int wanted = threads > 0 ? threads : environment().num_threads.value_or(0);
+  if (wanted > 0) at::set_num_threads(wanted);
+  return at::get_num_threads();
+}
+
+nlohmann::json bench_setting(const BenchArguments& arguments) {
+  return {{"device", arguments.device},
+          {"processor", examine_machine().cpu},
+          {"kernels", kernels::cpu_family().name},
+          {"threads", at::get_num_threads()}};
+}
+
+nlohmann::json timing_json(const bench::Timing& timing) {
+  return {{"milliseconds", timing.median * 1e3},
+          {"least_milliseconds", timing.least * 1e3},
+          {"most_milliseconds", timing.most * 1e3},
+          {"runs", timing.runs}};
+}
+
+std::string format_timing(const bench::Timing& timing) {
+  return concat(format_decimal(timing.median * 1e3, 2), " ms (", format_decimal(timing.least * 1e3, 2),
+                " to ", format_decimal(timing.most * 1e3, 2), ")");
+}
+
+}  // namespace motley
