@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <random>
 
+#include "tests/support/gpu.h"
+
 namespace motley::test {
 namespace {
 
@@ -102,6 +104,19 @@ ExpertProblem make_expert_problem(const ExpertProblemOptions& options) {
     weights.down_bias = values({num_experts, width});
   }
   return problem;
+}
+
+ExpertProblem on_gpu(const ExpertProblem& problem) {
+  const auto move = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(at::kCUDA) : tensor; };
+  ExpertProblem moved = problem;
+  auto& weights = moved.weights;
+  for (at::Tensor* tensor :
+       {&moved.x, &moved.slots, &moved.gate_weights, &moved.dy, &weights.gate_up, &weights.down,
+        &weights.gate_up_bias, &weights.down_bias, &weights.place_of_expert}) {
+    *tensor = move(*tensor);
+  }
+  moved.plan = ops::routing_plan(moved.slots, moved.num_experts);
+  return moved;
 }
 
 }  // namespace motley::test

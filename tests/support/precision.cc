@@ -18,6 +18,15 @@ const std::vector<Precision>& cpu_precisions() {
   return table;
 }
 
+const std::vector<Precision>& gpu_precisions() {
+  static const std::vector<Precision> table = {
+      {"fp32", at::kFloat, 5e-6},
+      {"bf16", at::kBFloat16, 1.5e-2},
+      {"fp16", at::kHalf, 2e-3},
+  };
+  return table;
+}
+
 void expect_close(const std::string& what, const at::Tensor& actual, const at::Tensor& expected,
                   double tolerance) {
   ASSERT_TRUE(actual.defined()) << what << " is undefined";
@@ -25,7 +34,7 @@ void expect_close(const std::string& what, const at::Tensor& actual, const at::T
   if (actual.numel() == 0) {
     return;
   }
-  const auto found = actual.detach().to(at::kDouble), wanted = expected.detach().to(at::kDouble);
+  const auto found = actual.detach().cpu().to(at::kDouble), wanted = expected.detach().cpu().to(at::kDouble);
   ASSERT_TRUE(at::isfinite(found).all().item<bool>()) << what << " is not finite";
   const double error = (found - wanted).abs().max().item<double>();
   const double scale = wanted.abs().max().item<double>();
@@ -37,7 +46,7 @@ void expect_same_bits(const std::string& what, const at::Tensor& actual, const a
   ASSERT_TRUE(actual.defined()) << what << " is undefined";
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
   ASSERT_EQ(actual.scalar_type(), expected.scalar_type()) << what;
-  const auto found = actual.detach().contiguous(), wanted = expected.detach().contiguous();
+  const auto found = actual.detach().cpu().contiguous(), wanted = expected.detach().cpu().contiguous();
   EXPECT_TRUE(found.numel() == 0 ||
               std::memcmp(found.const_data_ptr(), wanted.const_data_ptr(), found.nbytes()) == 0)
       << what << " differs";

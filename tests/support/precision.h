@@ -17,6 +17,7 @@ struct Precision {
 };
 
 const std::vector<Precision>& cpu_precisions();
+const std::vector<Precision>& gpu_precisions();
 
 // A test failure that names `what` if shapes differ, anything is not finite, or the largest difference is
 // more than tolerance times the largest expected magnitude.

@@ -1,0 +1,218 @@
+// The feed-forward of experts on a GPU against the fp64 reference, for sizes that the fast kernels take and
+// for those that they do not.
+#include "motley/ops/expert_ffn.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include "tests/support/gpu.h"
+#include "tests/support/gradients.h"
+#include "tests/support/precision.h"
+#include "tests/support/reference.h"
+
+namespace motley::test {
+namespace {
+
+using ExpertFfnOnGpu = OnGpu;
+const char* const kNames[] = {"dx", "dgate_weights", "dgate_up", "ddown", "dgate_up_bias", "ddown_bias"};
+
+Tensors inputs_of(const ExpertProblem& problem) {
+  Tensors inputs = {problem.x, problem.gate_weights, problem.weights.gate_up, problem.weights.down};
+  if (problem.weights.gate_up_bias.defined()) {
+    inputs.push_back(problem.weights.gate_up_bias);
+    inputs.push_back(problem.weights.down_bias);
+  }
+  return inputs;
+}
+
+ExpertWeights weights_of(const Tensors& inputs, ExpertWeights weights) {
+  weights.gate_up = inputs[2];
+  weights.down = inputs[3];
+  if (inputs.size() > 4) {
+    weights.gate_up_bias = inputs[4];
+    weights.down_bias = inputs[5];
+  }
+  return weights;
+}
+
+Tensors leaves(const Tensors& tensors) {
+  Tensors result;
+  for (const auto& tensor : tensors) result.push_back(leaf(tensor));
+  return result;
+}
+
+at::Tensor run(const ExpertProblem& problem, const Tensors& inputs,
+               std::optional<at::ScalarType> out_dtype = {}) {
+  return ops::expert_ffn(inputs[0], inputs[1], problem.plan, weights_of(inputs, problem.weights), out_dtype);
+}
+
+// Forward and all gradients, twice with the same bits.
+void check(const ExpertProblem& problem, double tolerance) {
+  const auto gpu = on_gpu(problem);
+  const auto inputs = leaves(inputs_of(gpu)), cpu_inputs = leaves(inputs_of(problem));
+  const auto y = run(gpu, inputs);
+  const auto expected = reference_expert_ffn(cpu_inputs[0], cpu_inputs[1], problem.slots,
+                                             weights_of(cpu_inputs, problem.weights), problem.num_experts);
+  EXPECT_EQ(y.scalar_type(), problem.x.scalar_type());
+  expect_close("y", y, expected, tolerance);
+  expect_same_bits("y without gradients", run(gpu, inputs_of(gpu)), y);
+  const auto found = gradients(y, inputs, gpu.dy), again = gradients(run(gpu, inputs), inputs, gpu.dy);
+  const auto wanted = gradients(expected, cpu_inputs, problem.dy.to(at::kDouble));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_TRUE(found[i].defined()) << kNames[i];
+    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kNames[i];
+    const auto zeros = at::zeros(inputs[i].sizes(), at::kDouble);
+    expect_close(kNames[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
+    expect_same_bits(kNames[i], again[i], found[i]);
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEveryActivation) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const auto kind : {ActivationKind::kSwiGlu, ActivationKind::kGeGlu, ActivationKind::kClampedSwiGlu,
+                            ActivationKind::kGelu, ActivationKind::kRelu, ActivationKind::kSilu}) {
+      for (const bool bias : {false, true}) {
+        for (const int64_t width : {37, 72}) {
+          SCOPED_TRACE(precision.name + " activation " + std::to_string(static_cast<int64_t>(kind)) +
+                       (bias ? " bias" : "") + " width " + std::to_string(width));
+          check(make_expert_problem({.dtype = precision.dtype,
+                                     .activation = kind,
+                                     .bias = bias,
+                                     .width = width,
+                                     .expert_width = width == 37 ? 19 : 40}),
+                precision.tolerance);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEverySpread) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const auto spread : all_spreads()) {
+      for (const bool bias : {false, true}) {
+        for (const int64_t width : {37, 64}) {
+          SCOPED_TRACE(precision.name + " " + name_of(spread) + (bias ? " bias" : "") + " width " +
+                       std::to_string(width));
+          check(make_expert_problem({.dtype = precision.dtype,
+                                     .spread = spread,
+                                     .bias = bias,
+                                     .num_tokens = 200,
+                                     .width = width,
+                                     .expert_width = width == 37 ? 19 : 96}),
+                precision.tolerance);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEverySize) {
+  struct Size {
+    int64_t num_tokens, top_k, num_experts, width, expert_width;
+  };
+  for (const Size& size :
+       {Size{1, 2, 4, 64, 48}, Size{7, 1, 1, 16, 16}, Size{900, 2, 3, 128, 96}, Size{150, 5, 9, 33, 70},
+        Size{5, 2, 3, 1, 1}, Size{64, 8, 128, 256, 128}, Size{700, 4, 16, 520, 264}}) {
+    for (const auto& precision : gpu_precisions()) {
+      SCOPED_TRACE(precision.name + " tokens " + std::to_string(size.num_tokens) + " width " +
+                   std::to_string(size.width));
+      check(make_expert_problem({.dtype = precision.dtype,
+                                 .num_tokens = size.num_tokens,
+                                 .top_k = size.top_k,
+                                 .num_experts = size.num_experts,
+                                 .width = size.width,
+                                 .expert_width = size.expert_width}),
+            precision.tolerance);
+    }
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, TakesExpertsAtPlacesAndLeavesAbsentOnesOut) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const int64_t width : {37, 64}) {
+      SCOPED_TRACE(precision.name + " width " + std::to_string(width));
+      auto problem = make_expert_problem(
+          {.dtype = precision.dtype, .num_tokens = 60, .width = width, .expert_width = width});
+      // Expert 1 is absent and place 1 is free.
+      problem.weights.place_of_expert = at::tensor({3, -1, 0, 2}, at::TensorOptions().dtype(at::kInt));
+      check(problem, precision.tolerance);
+    }
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, TakesAnyLayout) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const int64_t width : {37, 64}) {
+      SCOPED_TRACE(precision.name + " width " + std::to_string(width));
+      const auto problem = on_gpu(make_expert_problem(
+          {.dtype = precision.dtype, .num_tokens = 60, .width = width, .expert_width = 32}));
+      const auto inputs = leaves(inputs_of(problem));
+      const auto expected = run(problem, inputs);
+      const auto dy = at::full({1}, 0.25F, expected.options()).expand(expected.sizes());
+      const auto expected_gradients = gradients(expected, inputs, dy.contiguous());
+      for (const auto& layout : {strided, misaligned}) {
+        auto other = inputs_of(problem);
+        auto laid_out = problem;
+        for (const size_t i : {0, 1}) other[i] = layout(other[i]);
+        laid_out.plan = {layout(problem.plan.row_assignment), layout(problem.plan.expert_offset),
+                         layout(problem.plan.token_rows)};
+        expect_same_bits("y", run(laid_out, other), expected);
+      }
+      for (const auto& gradient : {dy, strided(dy), misaligned(dy)}) {
+        const auto again = leaves(inputs_of(problem));
+        const auto found = gradients(run(problem, again), again, gradient);
+        for (size_t i = 0; i < found.size(); ++i) {
+          expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+        }
+      }
+      // Weights that are aligned to their elements only.
+      auto other = inputs_of(problem);
+      other[2] = misaligned(other[2]);
+      other[3] = misaligned(other[3]);
+      expect_close("y", run(problem, other), expected, precision.tolerance);
+    }
+  }
+}
+
+TEST_F(ExpertFfnOnGpu, GivesPartialSumsInFp32) {
+  const auto problem = on_gpu(make_expert_problem({.dtype = at::kBFloat16, .width = 64, .expert_width = 32}));
+  const auto inputs = leaves(inputs_of(problem));
+  const auto y = run(problem, inputs, at::kFloat);
+  EXPECT_EQ(y.scalar_type(), at::kFloat);
+  expect_same_bits("rounded once", y.to(at::kBFloat16), run(problem, inputs));
+}
+
+TEST_F(ExpertFfnOnGpu, AddsWeightGradientsIntoGivenTensors) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const int64_t width : {37, 64}) {
+      SCOPED_TRACE(precision.name + " width " + std::to_string(width));
+      const auto problem = on_gpu(
+          make_expert_problem({.dtype = precision.dtype, .bias = true, .width = width, .expert_width = 24}));
+      const auto& plan = problem.plan;
+      const auto& w = problem.weights;
+      const auto hidden = at::zeros({plan.max_rows(), 48}, problem.x.options());
+      ops::expert_rows(problem.x, plan, w, at::zeros({plan.max_rows(), width}, problem.x.options()), hidden);
+      const auto input = ops::expert_ffn_backward_input(problem.dy, hidden, problem.gate_weights, plan, w);
+      const auto fresh =
+          ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights, plan, w);
+      const auto ones = [](const at::Tensor& like) {
+        return at::full(like.sizes(), 1, like.options().dtype(at::kFloat));
+      };
+      const ExpertWeightGradients buffers = {ones(fresh.gate_up), ones(fresh.down), ones(fresh.gate_up_bias),
+                                             ones(fresh.down_bias)};
+      for (int pass = 0; pass < 2; ++pass) {
+        ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights, plan, w, buffers);
+      }
+      const auto twice = [](const at::Tensor& gradient) { return gradient.to(at::kDouble).mul(2).add(1); };
+      expect_close("gate_up", buffers.gate_up, twice(fresh.gate_up), precision.tolerance);
+      expect_close("down", buffers.down, twice(fresh.down), precision.tolerance);
+      expect_close("gate_up_bias", buffers.gate_up_bias, twice(fresh.gate_up_bias), precision.tolerance);
+      expect_close("down_bias", buffers.down_bias, twice(fresh.down_bias), precision.tolerance);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace motley::test
