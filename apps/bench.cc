@@ -83,6 +83,8 @@ void add_bench_command(CLI::App& app, std::function<void()>& action) {
     };
   });
   add_bench_train(*bench, action);
+  add_bench_zero_experts(*bench, action);
+  add_bench_gating(*bench, action);
 }
 
 }  // namespace motley

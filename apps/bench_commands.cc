@@ -25,6 +25,12 @@ int BenchArguments::use_threads() const {
   return at::get_num_threads();
 }
 
+void add_size(CLI::App& command, const char* name, int64_t& value, const char* what) {
+  command.add_option(name, value, what)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+}
+
 nlohmann::json bench_setting(const BenchArguments& arguments) {
   return {{"device", arguments.device},
           {"processor", examine_machine().cpu},

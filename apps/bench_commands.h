@@ -24,6 +24,9 @@ struct BenchArguments {
   int use_threads() const;  // sets torch's threads and tells how many there are
 };
 
+// A number of tokens, experts and the like, at least 1.
+void add_size(CLI::App& command, const char* name, int64_t& value, const char* what);
+
 // "kernels", "threads", "processor", "device"
 nlohmann::json bench_setting(const BenchArguments& arguments);
 nlohmann::json timing_json(const bench::Timing& timing);  // milliseconds

@@ -78,17 +78,19 @@ std::pair<at::Tensor, Routing> StaticMoeLayer::forward(const GateInput& input) c
   const int64_t num_experts = store_->num_experts(), capacity = places_per_expert(input);
   const int64_t num_places = num_experts * capacity;
 
-  // One column more takes the assignments without a place.
   const at::Tensor place = places(routing, num_experts, capacity);
-  const at::Tensor none = at::zeros({x.size(0), num_places + 1}, routing.weights.options());
-  const at::Tensor mask =
-      none.scatter(1, place, at::ones_like(routing.weights).detach()).narrow(1, 0, num_places);
-  const at::Tensor combine = none.scatter(1, place, routing.weights).narrow(1, 0, num_places);
-
-  const at::Tensor dispatched =
-      at::matmul(mask.to(x.scalar_type()).t(), x).view({num_experts, capacity, x.size(1)});
+  // A mask [T, E * C]. One column more takes the assignments without a place. Masks are what takes the
+  // memory: each is filled in place and gone after its product.
+  const auto mask = [&](const at::Tensor& values) {
+    return at::zeros({x.size(0), num_places + 1}, values.options())
+        .scatter_(1, place, values)
+        .narrow(1, 0, num_places)
+        .to(x.scalar_type());
+  };
+  const at::Tensor dispatched = at::matmul(mask(at::ones_like(routing.weights).detach()).t(), x)
+                                    .view({num_experts, capacity, x.size(1)});
   const at::Tensor out = experts(dispatched).reshape({num_places, x.size(1)});
-  at::Tensor y = at::matmul(combine.to(x.scalar_type()), out);
+  at::Tensor y = at::matmul(mask(routing.weights), out);
   const at::Tensor local = zero_expert_part(x, routing, num_experts, zero_experts_);
   if (local.defined()) y = y.to(at::kFloat).add(local).to(x.scalar_type());
   return {std::move(y), std::move(routing)};

@@ -7,10 +7,10 @@
 
 #include <limits>
 
+#include "benchmarks/memory_meter.h"
 #include "motley/ops/expert_ffn.h"
 #include "tests/support/expert_problem.h"
 #include "tests/support/gradients.h"
-#include "tests/support/memory_meter.h"
 #include "tests/support/precision.h"
 
 namespace motley::test {
@@ -201,7 +201,7 @@ TEST(WeightSource, NodeKeepsXAndHiddenOnly) {
     const int64_t row_bytes = num_rows * 256 * problem.x.element_size();
     ASSERT_GT(num_rows, 30);
 
-    const MemoryMeter meter;
+    const bench::MemoryMeter meter;
     const auto y = ops::expert_ffn(x, gate_weights, problem.plan, weights);
     EXPECT_EQ(meter.live_bytes() - static_cast<int64_t>(y.nbytes()), hidden_bytes);
     EXPECT_LE(meter.live_bytes(), meter.peak_bytes());
@@ -215,7 +215,7 @@ TEST(WeightSource, NodeFreesWhatItKeepsAfterBackward) {
   const auto problem = make_expert_problem({.bias = true, .num_tokens = 64});
   const auto source = std::make_shared<WaveSource>(problem.weights, 1);
   const auto x = leaf(problem.x);
-  const MemoryMeter meter;
+  const bench::MemoryMeter meter;
   const auto y = ops::expert_ffn(x, problem.gate_weights, problem.plan, source);
   const int64_t kept = meter.live_bytes();
   y.backward(problem.dy);

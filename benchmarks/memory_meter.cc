@@ -1,11 +1,11 @@
-#include "tests/support/memory_meter.h"
+#include "benchmarks/memory_meter.h"
 
 #include <c10/core/Allocator.h>
 
 #include <algorithm>
 #include <atomic>
 
-namespace motley::test {
+namespace motley::bench {
 
 class MemoryMeter::Reporter final : public c10::MemoryReportingInfoBase {
  public:
@@ -27,4 +27,4 @@ MemoryMeter::MemoryMeter()
 int64_t MemoryMeter::live_bytes() const { return reporter_->live; }
 int64_t MemoryMeter::peak_bytes() const { return reporter_->peak; }
 
-}  // namespace motley::test
+}  // namespace motley::bench

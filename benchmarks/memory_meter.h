@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <memory>
 
-namespace motley::test {
+namespace motley::bench {
 
 class MemoryMeter {
  public:
@@ -20,4 +20,4 @@ class MemoryMeter {
   c10::DebugInfoGuard guard_;
 };
 
-}  // namespace motley::test
+}  // namespace motley::bench

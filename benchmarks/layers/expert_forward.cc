@@ -1,0 +1,100 @@
+#include "benchmarks/layers/expert_forward.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/topk.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+#include "motley/layers/moe_layer.h"
+#include "motley/layers/moe_options.h"
+
+namespace motley::bench {
+namespace {
+
+std::unique_ptr<MoeBlock> make_block(const ExpertForwardBench& bench, bool zero_experts) {
+  MoeLayerOptions options;
+  options.gate.hidden_size = bench.hidden;
+  options.gate.num_experts = bench.experts;
+  options.gate.num_experts_per_tok = bench.top_k;
+  if (zero_experts) {
+    options.gate.zero_experts = {ZeroExpertKind::kZero, ZeroExpertKind::kCopy};
+    options.gate.zero_experts.resize(2 + bench.constant_experts, ZeroExpertKind::kConstant);
+  }
+  options.expert_width = bench.width;
+  options.dtype = bench.dtype;
+  return make_moe_layer(options, ParameterInit{});
+}
+
+// K different slots a token, drawn with odds of tau to 1 between FFN and zero-computation experts.
+Routing draw_routing(const ExpertForwardBench& bench, int64_t tokens, int64_t num_slots, double tau) {
+  at::Tensor odds = at::full({num_slots}, 0.0);
+  odds.narrow(0, 0, bench.experts).fill_(std::log(tau));
+  // Gumbel noise: the largest sums are a draw without replacement.
+  const at::Tensor logits = odds.sub(at::rand({tokens, num_slots}).clamp_min(1e-9).log().neg().log());
+  const auto [weights, slots] = at::softmax(logits, 1).topk(bench.top_k, 1);
+  Routing routing;
+  routing.slots = slots.to(at::kInt).contiguous();
+  routing.weights = weights.contiguous();
+  return routing;
+}
+
+at::Tensor forward(const MoeLayer& layer, const at::Tensor& x, const Routing& routing) {
+  MoeLayer::InFlight in_flight = layer.start(x, routing);
+  layer.compute(in_flight);
+  return layer.finish(in_flight);
+}
+
+}  // namespace
+
+int64_t num_tokens(const ExpertForwardBench& bench) {
+  const double least = *std::min_element(bench.taus.begin(), bench.taus.end());
+  const auto experts = static_cast<double>(bench.experts),
+             others = static_cast<double>(2 + bench.constant_experts);
+  // Rows of an expert a token: K tau / (tau E + Z), which falls with tau. A twentieth more, for chance.
+  const double share = static_cast<double>(bench.top_k) * least / (least * experts + others);
+  return static_cast<int64_t>(std::ceil(1.05 * static_cast<double>(bench.rows_per_expert) / share));
+}
+
+std::vector<ExpertForwardRow> bench_expert_forward(const ExpertForwardBench& bench) {
+  const at::NoGradGuard no_grad;
+  const int64_t tokens = num_tokens(bench), slots = bench.experts + 2 + bench.constant_experts;
+  const auto vanilla_block = make_block(bench, false), block = make_block(bench, true);
+  const auto& vanilla = dynamic_cast<const MoeLayer&>(*vanilla_block);
+  const auto& with_zero_experts = dynamic_cast<const MoeLayer&>(*block);
+  const at::Tensor x = at::randn({tokens, bench.hidden}).to(bench.dtype);
+  const Routing even = draw_routing(bench, tokens, bench.experts, 1.0);
+  std::vector<ExpertForwardRow> rows;
+  for (const double tau : bench.taus) {
+    const Routing routing = draw_routing(bench, tokens, slots, tau);
+    const at::Tensor counts = routing.slots.flatten().bincount({}, slots).narrow(0, 0, bench.experts);
+    const auto assigned = static_cast<double>(counts.sum().item<int64_t>());
+    // In turn, so that both see the same machine.
+    std::vector<double> seconds[2];
+    const double begin = seconds_now();
+    for (int64_t i = 0; i < 6 || seconds_now() - begin < bench.seconds; ++i) {
+      const double first = seconds_now();
+      forward(vanilla, x, even);
+      const double second = seconds_now();
+      forward(with_zero_experts, x, routing);
+      if (i == 0) continue;  // warms up
+      seconds[0].push_back(second - first);
+      seconds[1].push_back(seconds_now() - second);
+    }
+    ExpertForwardRow row{};
+    row.tau = tau;
+    row.ffn_experts_per_token = assigned / static_cast<double>(tokens);
+    row.least_rows = counts.min().item<int64_t>();
+    row.vanilla = summarise(seconds[0]);
+    row.moe_plus_plus = summarise(seconds[1]);
+    row.theory = static_cast<double>(bench.top_k) / row.ffn_experts_per_token;
+    row.speedup = row.vanilla.median / row.moe_plus_plus.median;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+}  // namespace motley::bench

@@ -1,0 +1,59 @@
+"""`motley bench`: every subcommand at a small size gives one JSON object whose figures fit together.
+
+usage: bench_test.py PROGRAM
+"""
+
+import json
+
+from command import CommandTest, main
+
+
+class Bench(CommandTest):
+    def bench(self, *arguments):
+        result = self.motley.run("bench", *arguments, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        figures = json.loads(result.stdout)
+        self.assertEqual((figures["threads"], figures["device"]), (1, "cpu"))
+        return figures
+
+    def test_train_parts_add_up_to_the_step(self):
+        figures = self.bench("train", self.motley.write_config(), "--seconds", "0.4")
+        parts = figures["parts"]
+        for part in ("attention", "norms", "gates", "experts", "head", "embedding", "loss"):
+            self.assertGreater(parts[part]["forward_milliseconds"], 0, part)
+            self.assertGreater(parts[part]["backward_milliseconds"], 0, part)
+        self.assertGreater(parts["optimizer"]["forward_milliseconds"], 0)
+        total = sum(sum(part.values()) for part in parts.values())
+        step = figures["step"]
+        self.assertGreater(total, 0.5 * step["least_milliseconds"])
+        self.assertLess(total, 3 * step["most_milliseconds"])
+        self.assertLess(parts["other"]["backward_milliseconds"], 0.5 * total)
+
+    def test_zero_experts_take_the_rows_that_tau_gives_them(self):
+        figures = self.bench(
+            *("zero-experts", "--hidden", "32", "--width", "32", "--experts", "4", "--constant-experts", "1"),
+            *("--rows", "64", "--tau", "0.25", "1", "--seconds", "0", "--dtype", "fp32"),
+        )
+        few, many = figures["rows"]
+        self.assertAlmostEqual(many["ffn_experts_per_token"], 2 * 4 / 7, delta=0.15)
+        self.assertLess(few["ffn_experts_per_token"], many["ffn_experts_per_token"])
+        self.assertAlmostEqual(few["theory"], 2 / few["ffn_experts_per_token"], places=6)
+        self.assertAlmostEqual(few["share_of_theory"], few["speedup"] / few["theory"], places=6)
+
+    def test_gating_counts_the_memory_of_padding(self):
+        sizes = ("--tokens", "64", "--experts", "16", "--hidden", "16", "--width", "16", "--seconds", "0")
+        figures = self.bench("gating", *sizes, "--capacity", "1")
+        self.assertEqual(figures["waste_factor"], 8)
+        self.assertEqual(figures["dropped"], 0)
+        mask = 64 * 64 * 16 * 4
+        self.assertGreater(figures["static_peak_bytes"], mask)
+        self.assertLess(figures["dynamic_peak_bytes"], mask)
+
+    def test_gating_that_does_not_fit_is_refused(self):
+        result = self.motley.run("bench", "gating", "--tokens", "10000000", "--experts", "100000")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--tokens", result.stderr)
+
+
+if __name__ == "__main__":
+    main()
