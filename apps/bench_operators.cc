@@ -44,7 +44,8 @@ double measure_peak(at::ScalarType dtype) {
   constexpr int64_t kSize = 2048;
   const at::Tensor a = at::randn({kSize, kSize}).to(dtype), b = at::randn({kSize, kSize}).to(dtype);
   const auto product = measure("", 2.0 * kSize * kSize * kSize, [&](int64_t) { at::mm(a, b); });
-  const double in_registers = dtype == at::kFloat ? bench::fma_peak() : bench::bf16_pair_peak();
+  const double in_registers =
+      dtype == at::kFloat ? bench::fma_peak() : std::max(bench::bf16_pair_peak(), bench::tile_peak());
   return std::max(product.flops / product.least, in_registers * at::get_num_threads());
 }
 

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "motley/kernels/cpu/families.h"
+
 namespace motley::bench {
 namespace {
 
@@ -17,6 +19,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 constexpr int64_t kRounds = 2'000'000;
+constexpr int64_t kTileRounds = 1'000'000;
 constexpr int kSums = 24;
 
 __attribute__((target("avx512f"))) double fma_run(float* out) {
@@ -45,6 +48,26 @@ __attribute__((target("avx512f,avx512bf16"))) double pair_run(float* out) {
   const double seconds = seconds_since(start);
   for (int i = 0; i < kSums; ++i) out[i] = _mm512_cvtss_f32(sum[i]);
   return 2.0 * 32 * kSums * kRounds / seconds;
+}
+
+// Four registers of sums, as many as leave room for operands; the intrinsics would ask for flags of their
+// own.
+double tile_run() {
+  struct alignas(64) {
+    uint8_t palette = 1, rest[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } configuration;
+  asm volatile("ldtilecfg %0" ::"m"(configuration) : "memory");
+  const auto start = Clock::now();
+  for (int64_t n = 0; n < kTileRounds; ++n) {
+    asm volatile(
+        "tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm7, %tmm4, %tmm1\n\t"
+        "tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
+  }
+  const double seconds = seconds_since(start);
+  asm volatile("tilerelease" ::: "memory");
+  return 4 * 2.0 * 16 * 16 * 32 * kTileRounds / seconds;
 }
 
 __attribute__((target("avx512f"))) int64_t read_run(const void* memory, int64_t bytes) {
@@ -84,6 +107,13 @@ double bf16_pair_peak() {
   return best;
 }
 
+double tile_peak() {
+  if (!kernels::cpu_families().back().available || kernels::cpu_families().back().name != "amx") return 0;
+  double best = 0;
+  for (int i = 0; i < 5; ++i) best = std::max(best, tile_run());
+  return best;
+}
+
 double read_bandwidth(const void* memory, int64_t bytes) {
   if (!__builtin_cpu_supports("avx512f")) return 0;
   double best = 0;
@@ -104,6 +134,7 @@ namespace motley::bench {
 
 double fma_peak() { return 0; }
 double bf16_pair_peak() { return 0; }
+double tile_peak() { return 0; }
 double read_bandwidth(const void*, int64_t) { return 0; }
 
 }  // namespace motley::bench

@@ -1,9 +1,10 @@
 // The expert operators on CPU, each phase apart, against the ceilings of this machine measured in the same
-// run: bench_operators [THREADS [matmul | ffn | decode]].
+// run: bench_operators [THREADS [all | matmul | ffn | decode | scaling [SECONDS_A_ROW]]].
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
@@ -16,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,7 +33,7 @@ struct Result {
   double median, least, most;  // seconds
 };
 
-Result time(const std::function<void(int)>& run, double budget = 2.0) {
+Result time(double budget, const std::function<void(int)>& run) {
   using Clock = std::chrono::steady_clock;
   run(0);
   std::vector<double> times;
@@ -41,17 +43,27 @@ Result time(const std::function<void(int)>& run, double budget = 2.0) {
     run(i);
     const auto end = Clock::now();
     times.push_back(std::chrono::duration<double>(end - start).count());
-    if (i >= 5 && std::chrono::duration<double>(end - begin).count() > budget) break;
+    if (i >= 3 && std::chrono::duration<double>(end - begin).count() > budget) break;
   }
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front(), times.back()};
 }
 
-struct Ceilings {
-  double fp32, bf16, bandwidth;
-  double peak(at::ScalarType type) const {
-    return (type == at::kFloat ? fp32 : bf16) * at::get_num_threads();
-  }
+// FLOP/s of all threads at once: clocks fall as more cores work.
+double on_all_threads(double (*peak)()) {
+  const int64_t threads = at::get_num_threads();
+  std::vector<double> rates(threads);
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) rates[i] = peak();
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+struct Bench {
+  double fp32, bf16, bandwidth;  // of all threads
+  double seconds;                // for each row of the table
+  double peak(at::ScalarType type) const { return type == at::kFloat ? fp32 : bf16; }
+  Result time(const std::function<void(int)>& run) const { return bench::time(seconds, run); }
 };
 
 void report(const char* what, at::ScalarType type, double flops, double peak, const Result& r) {
@@ -71,7 +83,7 @@ RoutingPlan random_plan(int64_t tokens, int64_t experts, int64_t top_k) {
   return ops::routing_plan(slots, experts);
 }
 
-void matmul(const Ceilings& ceilings, at::ScalarType type, int64_t rows, bool transposed) {
+void matmul(const Bench& bench, at::ScalarType type, int64_t rows, bool transposed) {
   constexpr int64_t kIn = 2048, kOut = 1024;
   const int64_t experts = 64;
   const at::Tensor x = at::randn({experts * rows, kIn}).to(type);
@@ -80,19 +92,25 @@ void matmul(const Ceilings& ceilings, at::ScalarType type, int64_t rows, bool tr
   const RoutingPlan plan = even_plan(experts, rows);
   const double flops = 2.0 * experts * rows * kIn * kOut;
   const Result r =
-      time([&](int) { ops::expert_matmul(transposed ? xt : x, w, {}, plan, {}, true, !transposed); });
+      bench.time([&](int) { ops::expert_matmul(transposed ? xt : x, w, {}, plan, {}, true, !transposed); });
   char name[64];
   std::snprintf(name, sizeof name, "expert_matmul%s 64 x %ld rows 2048x1024", transposed ? " (x W)" : "",
                 rows);
-  report(name, type, flops, ceilings.peak(type), r);
+  report(name, type, flops, bench.peak(type), r);
   if (transposed) return;
+  const at::Tensor contiguous = at::randn({rows, kIn}).to(type);
+  const Result peer = bench.time([&](int) {
+    for (int64_t e = 0; e < experts; ++e) at::linear(contiguous, w[e]);
+  });
+  std::snprintf(name, sizeof name, "at::linear, the same %ld rows each", rows);
+  report(name, type, flops, bench.peak(type), peer);
   const at::Tensor dy = at::randn({experts * rows, kOut}).to(type);
-  const Result o = time([&](int) { ops::expert_outer(dy, x, plan, true); });
+  const Result o = bench.time([&](int) { ops::expert_outer(dy, x, plan, true); });
   std::snprintf(name, sizeof name, "expert_outer 64 x %ld rows 2048x1024", rows);
-  report(name, type, flops, ceilings.peak(type), o);
+  report(name, type, flops, bench.peak(type), o);
 }
 
-void ffn(const Ceilings& ceilings, at::ScalarType type, const char* label, int64_t tokens, int64_t width,
+void ffn(const Bench& bench, at::ScalarType type, const char* label, int64_t tokens, int64_t width,
          int64_t expert_width, int64_t experts, int64_t top_k) {
   const RoutingPlan plan = random_plan(tokens, experts, top_k);
   const at::Tensor x = at::randn({tokens, width}).to(type);
@@ -106,37 +124,37 @@ void ffn(const Ceilings& ceilings, at::ScalarType type, const char* label, int64
   at::Tensor hidden = at::empty({n, 2 * expert_width}, x.options());
   const double flops = 6.0 * n * width * expert_width;
   char name[64];
-  const Result f = time([&](int) {
+  const Result f = bench.time([&](int) {
     ops::expert_rows(x, plan, weights, rows);
     ops::token_sum(rows, gate_weights, plan);
   });
   std::snprintf(name, sizeof name, "%s forward", label);
-  report(name, type, flops, ceilings.peak(type), f);
+  report(name, type, flops, bench.peak(type), f);
   ops::expert_rows(x, plan, weights, rows, hidden);
   ops::ExpertFfnInputGradients input;
-  const Result bi =
-      time([&](int) { input = ops::expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights); });
+  const Result bi = bench.time(
+      [&](int) { input = ops::expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights); });
   std::snprintf(name, sizeof name, "%s backward input", label);
-  report(name, type, flops, ceilings.peak(type), bi);
+  report(name, type, flops, bench.peak(type), bi);
   ExpertWeightGradients into;
   into.gate_up = at::zeros_like(weights.gate_up);
   into.down = at::zeros_like(weights.down);
-  const Result bw =
-      time([&](int) { ops::expert_ffn_backward_weight(dy, x, input, gate_weights, plan, weights, into); });
+  const Result bw = bench.time(
+      [&](int) { ops::expert_ffn_backward_weight(dy, x, input, gate_weights, plan, weights, into); });
   std::snprintf(name, sizeof name, "%s backward weight (accumulate)", label);
-  report(name, type, flops, ceilings.peak(type), bw);
-  const Result all = time([&](int) {
+  report(name, type, flops, bench.peak(type), bw);
+  const Result all = bench.time([&](int) {
     ops::expert_rows(x, plan, weights, rows, hidden);
     ops::token_sum(rows, gate_weights, plan);
     auto in = ops::expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights);
     ops::expert_ffn_backward_weight(dy, x, in, gate_weights, plan, weights, into);
   });
   std::snprintf(name, sizeof name, "%s forward and backward", label);
-  report(name, type, 3 * flops, ceilings.peak(type), all);
+  report(name, type, 3 * flops, bench.peak(type), all);
 }
 
 // Weights of several layers are used in turn, so that no cache holds them.
-void decode(const Ceilings& ceilings, at::ScalarType type, int64_t tokens) {
+void decode(const Bench& bench, at::ScalarType type, int64_t tokens) {
   constexpr int64_t kWidth = 2048, kExpertWidth = 1024, kExperts = 64, kTopK = 8;
   ExpertWeights weights;
   weights.gate_up = at::randn({kExperts, 2 * kExpertWidth, kWidth}).mul(0.02).to(type);
@@ -153,12 +171,12 @@ void decode(const Ceilings& ceilings, at::ScalarType type, int64_t tokens) {
     }
   }
   at::Tensor rows = at::empty({tokens * kTopK, kWidth}, x.options());
-  const Result r = time([&](int i) { ops::expert_rows(x, plans[i % kPlans], weights, rows); });
+  const Result r = bench.time([&](int i) { ops::expert_rows(x, plans[i % kPlans], weights, rows); });
   const double bytes = experts * 3 * kWidth * kExpertWidth * weights.gate_up.element_size();
   std::printf(
       "decode %ld tokens %30s %s  %9.3f ms  %7.1f GB/s  %5.1f %% of read bandwidth  (%.3f to %.3f ms)\n",
       tokens, "", type == at::kFloat ? "fp32" : "bf16", r.median * 1e3, bytes / r.median / 1e9,
-      100 * bytes / r.median / ceilings.bandwidth, r.least * 1e3, r.most * 1e3);
+      100 * bytes / r.median / bench.bandwidth, r.least * 1e3, r.most * 1e3);
 }
 
 double all_threads_bandwidth(const at::Tensor& memory) {
@@ -178,24 +196,28 @@ double all_threads_bandwidth(const at::Tensor& memory) {
 int run(int argc, char** argv) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   at::set_num_threads(argc > 1 ? std::atoi(argv[1]) : 1);
-  const std::string only = argc > 2 ? argv[2] : "";
-  const Ceilings ceilings{fma_peak(), bf16_pair_peak(), all_threads_bandwidth(at::randn({1 << 27}))};
-  std::printf("%s, %d threads: peak a core fp32 %.1f, bf16 %.1f GFLOP/s; read %.1f GB/s\n",
-              kernels::cpu_family().name.c_str(), at::get_num_threads(), ceilings.fp32 / 1e9,
-              ceilings.bf16 / 1e9, ceilings.bandwidth / 1e9);
+  const std::string only = argc > 2 ? argv[2] : "all";
+  const std::string family = kernels::cpu_family().name;
+  const Bench bench{on_all_threads(fma_peak), on_all_threads(family == "amx" ? tile_peak : bf16_pair_peak),
+                    all_threads_bandwidth(at::randn({1 << 27})), argc > 3 ? std::atof(argv[3]) : 2.0};
+  std::printf("%s, %d threads: peak of all fp32 %.1f, bf16 %.1f GFLOP/s; read %.1f GB/s\n", family.c_str(),
+              at::get_num_threads(), bench.fp32 / 1e9, bench.bf16 / 1e9, bench.bandwidth / 1e9);
   for (const auto type : {at::kBFloat16, at::kFloat}) {
-    if (only.empty() || only == "matmul") {
+    if (only == "all" || only == "matmul") {
       for (const int64_t rows : {512, 64}) {
-        matmul(ceilings, type, rows, false);
-        matmul(ceilings, type, rows, true);
+        matmul(bench, type, rows, false);
+        matmul(bench, type, rows, true);
       }
     }
-    if (only.empty() || only == "ffn") {
-      ffn(ceilings, type, "expert_ffn A 512,512,1024,16,2", 512, 512, 1024, 16, 2);
-      ffn(ceilings, type, "expert_ffn B 512,2048,1024,64,8", 512, 2048, 1024, 64, 8);
+    if (only == "all" || only == "ffn") {
+      ffn(bench, type, "expert_ffn A 512,512,1024,16,2", 512, 512, 1024, 16, 2);
+      ffn(bench, type, "expert_ffn B 512,2048,1024,64,8", 512, 2048, 1024, 64, 8);
     }
-    if (only.empty() || only == "decode") {
-      for (const int64_t tokens : {1, 2, 4, 8}) decode(ceilings, type, tokens);
+    if (only == "scaling") {
+      ffn(bench, type, "expert_ffn 4096,2048,1024,64,8", 4096, 2048, 1024, 64, 8);
+    }
+    if (only == "all" || only == "decode") {
+      for (const int64_t tokens : {1, 2, 4, 8}) decode(bench, type, tokens);
     }
   }
   return 0;

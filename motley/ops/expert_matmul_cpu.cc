@@ -75,7 +75,9 @@ at::Tensor expert_matmul_cpu(const at::Tensor& x, const at::Tensor& weight, cons
                      ? at::zeros({max_rows, columns}, x.options())
                      : at::empty({max_rows, columns}, x.options());
   if (transpose_weight) {
-    const auto ranges = row_ranges(expert_offset, place_of_expert, kernels::kMaxLanes, kernels::kFewRows);
+    const auto ranges = row_ranges(expert_offset, place_of_expert,
+                                   kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
+                                   kernels::kFewRows);
     multiply(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
   } else {
     const auto ranges = row_ranges(expert_offset, place_of_expert, kTransposedRows);

@@ -138,7 +138,9 @@ void expert_rows_cpu(const at::Tensor& x, const at::Tensor& row_assignment, cons
                         activation_spec(activation, alpha, limit),
                         rows.mutable_data_ptr(),
                         hidden ? hidden->mutable_data_ptr() : nullptr,
-                        row_ranges(expert_offset, place_of_expert, kernels::kMaxLanes, kernels::kFewRows)};
+                        row_ranges(expert_offset, place_of_expert,
+                                   kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
+                                   kernels::kFewRows)};
   if (column_parts(static_cast<int64_t>(forward.ranges.size()), forward.expert_width(), kPart) == 1) {
     run_whole(forward);
   } else {

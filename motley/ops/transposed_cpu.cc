@@ -1,6 +1,7 @@
 #include "motley/ops/transposed_cpu.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "motley/kernels/cpu/families.h"
 
@@ -22,8 +23,12 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
   const int64_t parts = (columns + kPart - 1) / kPart;
   const auto panel_type = cpu.panel_type(type);
   const int64_t panel_size = kernels::panel_bytes(panel_type, depth, kernels::kMaxVectors);
-  const int64_t scratch_bytes =
-      Arena::rounded(panel_size) + kernels::kMultiplyScratch + kTransposedRows * kMaxLanes * 4;
+  // Gathered rows are copied where the family wants them equally spaced; one cache line apart from a
+  // power of two.
+  const bool copied = product.rows.assignment && cpu.wants_spaced_rows(panel_type);
+  const int64_t row_bytes = Arena::rounded(depth * kernels::size_of(type)) + 64;
+  const int64_t scratch_bytes = Arena::rounded(panel_size) + kernels::kMultiplyScratch +
+                                kTransposedRows * kMaxLanes * 4 + (copied ? kTransposedRows * row_bytes : 0);
   run_tasks(static_cast<int64_t>(ranges.size()) * parts, scratch_bytes, [&](int64_t task, void* scratch) {
     const RowRange& range = ranges[task / parts];
     const void* weight = place_data(*product.weight, range.place);
@@ -34,7 +39,12 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
     void* converted = arena.take(kernels::kMultiplyScratch);
     float* c = arena.take_floats(kTransposedRows * kMaxLanes);
     const void* rows[kTransposedRows];
-    for (int64_t i = 0; i < range.count; ++i) rows[i] = product.rows.row(range.first + i);
+    auto* copies = static_cast<std::byte*>(arena.take(0));
+    for (int64_t i = 0; i < range.count; ++i) {
+      rows[i] = product.rows.row(range.first + i);
+      if (!copied) continue;
+      rows[i] = std::memcpy(copies + i * row_bytes, rows[i], depth * kernels::size_of(type));
+    }
     for (int64_t column = first; column < last; column += kMaxLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxLanes, last - column));
       const kernels::Panel panel{panel_type, packed, depth, kernels::vectors_for(count)};
@@ -45,7 +55,7 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
         const int64_t size = kernels::size_of(type);
         upcoming = {kernels::offset(weight, type, column + count), columns * size, depth, after * size};
       }
-      kernels::multiply_rows(cpu, panel, type, rows, range.count, c, false, converted, upcoming);
+      kernels::multiply_rows(cpu, panel, type, rows, range.count, c, false, converted, &upcoming);
       product.finish(range, column, count, c, panel.lanes());
     }
   });

@@ -1,4 +1,5 @@
-// Every family that this machine runs, both dtypes, and data that starts at odd addresses.
+// Every family that this machine runs and a model of the one with tile registers, both dtypes, and data that
+// starts at odd addresses.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "motley/kernels/cpu/families.h"
+#include "tests/kernels/tile_model.h"
 
 namespace motley::kernels::testing {
 
@@ -90,6 +92,7 @@ inline std::vector<Case> cases() {
     all.emplace_back(&family, DType::kFloat32);
     all.emplace_back(&family, DType::kBFloat16);
   }
+  all.emplace_back(&tile_model(), DType::kBFloat16);
   return all;
 }
 

@@ -7,9 +7,9 @@ namespace {
 
 constexpr int64_t kTileFloats = int64_t{kTileColumns} * kMaxLanes;
 constexpr int64_t kFewFloats = int64_t{kTileColumns} * kFewRows;
+constexpr int64_t kColumnsAhead = 2 * kTileRows;  // the weights of two tiles are on their way
 
-// What a product leaves: sums of the panel's rows at tile[column * lanes + row], of the few others at
-// few[row * kTileColumns + column].
+// Sums of a panel's rows at [column * lanes + row], of the few others at [row * kTileColumns + column].
 struct Sums {
   float* tile;
   float* few;
@@ -29,71 +29,97 @@ float value_at(DType type, const void* data, int64_t i) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(static_cast<const uint16_t*>(data)[i]) << 16);
 }
 
-// Columns first .. first + count of one product.
-void product(const CpuKernels& kernels, const BlockInput& x, const LinearWeight& weight, int64_t first,
-             int count, const Sums& sums, void* scratch) {
-  const void* w = offset(weight.data, weight.type, first * weight.depth);
+// Some columns of a weight, with their bias.
+struct Columns {
+  const LinearWeight& weight;
+  int64_t first;
+  int count;
   float bias[kTileColumns] = {};
-  for (int i = 0; weight.bias && i < count; ++i) bias[i] = value_at(weight.type, weight.bias, first + i);
-  if (x.panel_rows > 0) {
-    const int lanes = x.panel.lanes();
-    const void* rows[kTileColumns];
-    for (int i = 0; i < count; ++i) {
-      rows[i] = offset(w, weight.type, i * weight.depth);
-      if (weight.bias) std::fill(sums.tile + i * lanes, sums.tile + (i + 1) * lanes, bias[i]);
-    }
-    multiply_rows(kernels, x.panel, weight.type, rows, count, sums.tile, weight.bias != nullptr, scratch);
+
+  Columns(const LinearWeight& of, int64_t first_column, int num_columns)
+      : weight(of), first(first_column), count(num_columns) {
+    for (int i = 0; weight.bias && i < count; ++i) bias[i] = value_at(weight.type, weight.bias, first + i);
   }
-  if (x.few_rows == 0) return;
-  kernels.dot_rows(weight.type, x.few, x.few_rows, w, weight.depth, count, weight.depth, sums.few,
-                   kTileColumns);
+  const void* data() const { return offset(weight.data, weight.type, first * weight.depth); }
+};
+
+void panel_product(const CpuKernels& kernels, const Panel& panel, const Columns& columns, float* tile,
+                   void* scratch, Upcoming* upcoming) {
+  const LinearWeight& weight = columns.weight;
+  const int lanes = panel.lanes();
+  const void* rows[kTileColumns];
+  for (int i = 0; i < columns.count; ++i) {
+    rows[i] = offset(columns.data(), weight.type, i * weight.depth);
+    if (weight.bias) std::fill(tile + i * lanes, tile + (i + 1) * lanes, columns.bias[i]);
+  }
+  multiply_rows(kernels, panel, weight.type, rows, columns.count, tile, weight.bias != nullptr, scratch,
+                upcoming);
+}
+
+void few_product(const CpuKernels& kernels, const BlockInput& x, const Columns& columns, float* few) {
+  const LinearWeight& weight = columns.weight;
+  kernels.dot_rows(weight.type, x.few, x.few_rows, columns.data(), weight.depth, columns.count, weight.depth,
+                   few, kTileColumns);
   for (int row = 0; weight.bias && row < x.few_rows; ++row) {
-    for (int i = 0; i < count; ++i) sums.few[row * kTileColumns + i] += bias[i];
+    for (int i = 0; i < columns.count; ++i) few[row * kTileColumns + i] += columns.bias[i];
   }
 }
 
-// Writes sums into columns of whole rows.
-void store_rows(const CpuKernels& kernels, const BlockInput& x, const Sums& sums, int count, DType type,
-                void* const* out, int64_t first) {
-  if (x.panel_rows > 0) {
-    kernels.store_transposed(sums.tile, count, x.panel.vectors, x.panel_rows, type, out, first);
-  }
+// The weights of the columns, a little ahead of the products.
+Upcoming stream(const LinearWeight& weight, int64_t first, int64_t last) {
+  const int64_t from = std::min(first + kColumnsAhead, last);
+  return {offset(weight.data, weight.type, from * weight.depth),
+          (last - from) * weight.depth * size_of(weight.type)};
+}
+
+void store_few(const CpuKernels& kernels, const BlockInput& x, const float* few, int count, DType type,
+               void* const* out, int64_t first) {
   for (int row = 0; row < x.few_rows; ++row) {
     void* to = offset(out[x.panel_rows + row], type, first);
-    kernels.store(sums.few + row * kTileColumns, count, type, to, false);
+    kernels.store(few + row * kTileColumns, count, type, to, false);
   }
 }
 
-BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_rows, void* memory) {
-  const int few = few_of(num_rows);
-  const int panel_rows = num_rows - few;
-  return {{kernels.panel_type(type), memory, depth, vectors_for(panel_rows)}, panel_rows, few, {}};
+BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_rows) {
+  BlockInput input;
+  input.few_rows = few_of(num_rows);
+  input.panel_rows = num_rows - input.few_rows;
+  for (int first = 0; first < input.panel_rows; first += kMaxLanes) {
+    input.panels[input.num_panels] = {kernels.panel_type(type), nullptr, depth,
+                                      vectors_for(input.rows_of(input.num_panels))};
+    ++input.num_panels;
+  }
+  return input;
 }
 
 }  // namespace
 
 int64_t block_input_bytes(const CpuKernels& kernels, DType type, int64_t depth, int num_rows) {
-  const BlockInput input = split(kernels, type, depth, num_rows, nullptr);
-  return Arena::rounded(input.panel.bytes()) + Arena::rounded(input.few_rows * depth * size_of(type));
+  const BlockInput input = split(kernels, type, depth, num_rows);
+  int64_t bytes = input.few_rows * Arena::rounded(depth * size_of(type));
+  for (int p = 0; p < input.num_panels; ++p) bytes += Arena::rounded(input.panels[p].bytes());
+  return bytes;
 }
 
 BlockInput activated_input(const CpuKernels& kernels, DType type, int64_t width, int num_rows, void* memory) {
+  BlockInput input = split(kernels, type, width, num_rows);
   Arena arena(memory);
-  BlockInput input = split(kernels, type, width, num_rows, nullptr);
-  input.panel.data = arena.take(input.panel.bytes());
-  void* rows = arena.take(input.few_rows * width * size_of(type));
-  for (int i = 0; i < input.few_rows; ++i) input.few[i] = offset(rows, type, i * width);
+  for (int p = 0; p < input.num_panels; ++p) input.panels[p].data = arena.take(input.panels[p].bytes());
+  for (int row = 0; row < input.few_rows; ++row) input.few[row] = arena.take(width * size_of(type));
   return input;
 }
 
 BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* memory) {
-  BlockInput input = split(kernels, block.x.type, block.depth, block.num_rows, memory);
+  BlockInput input = split(kernels, block.x.type, block.depth, block.num_rows);
+  Arena arena(memory);
   const void* rows[kMaxBlockRows];
   for (int i = 0; i < block.num_rows; ++i) rows[i] = block.x.row(block.first + i);
   std::copy(rows + input.panel_rows, rows + block.num_rows, input.few);
-  if (input.panel_rows > 0) {
-    kernels.pack_columns(block.x.type, rows, input.panel_rows, 0, block.depth, input.panel.type,
-                         input.panel.vectors, memory);
+  for (int p = 0; p < input.num_panels; ++p) {
+    Panel& panel = input.panels[p];
+    panel.data = arena.take(panel.bytes());
+    kernels.pack_columns(block.x.type, rows + p * kMaxLanes, input.rows_of(p), 0, block.depth, panel.type,
+                         panel.vectors, panel.data);
   }
   return input;
 }
@@ -105,10 +131,18 @@ void linear_columns(const CpuKernels& kernels, const BlockInput& x, const Linear
   Arena arena(scratch);
   void* converted = arena.take(kMultiplyScratch);
   const Sums sums = take_sums(arena);
+  Upcoming upcoming = stream(weight, first, last);
   for (int64_t column = first; column < last; column += kTileColumns) {
     const int count = static_cast<int>(std::min<int64_t>(kTileColumns, last - column));
-    product(kernels, x, weight, column, count, sums, converted);
-    store_rows(kernels, x, sums, count, type, out, column);
+    const Columns columns(weight, column, count);
+    for (int p = 0; p < x.num_panels; ++p) {
+      panel_product(kernels, x.panels[p], columns, sums.tile, converted, p == 0 ? &upcoming : nullptr);
+      kernels.store_transposed(sums.tile, count, x.panels[p].vectors, x.rows_of(p), type, out + p * kMaxLanes,
+                               column);
+    }
+    if (x.few_rows == 0) continue;
+    few_product(kernels, x, columns, sums.few);
+    store_few(kernels, x, sums.few, count, type, out, column);
   }
 }
 
@@ -120,18 +154,34 @@ void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeigh
   const Sums gate = take_sums(arena);
   const Sums up = take_sums(arena);
   const DType type = gate_up.type;
+  const bool gated = activation.gated();
+  Upcoming gate_weights = stream(gate_up, first, last);
+  Upcoming up_weights = gated ? stream(gate_up, expert_width + first, expert_width + last) : Upcoming();
   for (int64_t column = first; column < last; column += kTileColumns) {
     const int count = static_cast<int>(std::min<int64_t>(kTileColumns, last - column));
-    product(kernels, x, gate_up, column, count, gate, converted);
-    if (hidden) store_rows(kernels, x, gate, count, type, hidden, column);
-    if (activation.gated()) {
-      product(kernels, x, gate_up, expert_width + column, count, up, converted);
-      if (hidden) store_rows(kernels, x, up, count, type, hidden, expert_width + column);
+    const Columns gate_columns(gate_up, column, count);
+    const Columns up_columns(gate_up, gated ? expert_width + column : 0, gated ? count : 0);
+    for (int p = 0; p < x.num_panels; ++p) {
+      const Panel& panel = x.panels[p];
+      auto keep = [&](const float* tile, int64_t at) {
+        if (!hidden) return;
+        kernels.store_transposed(tile, count, panel.vectors, x.rows_of(p), type, hidden + p * kMaxLanes, at);
+      };
+      panel_product(kernels, panel, gate_columns, gate.tile, converted, p == 0 ? &gate_weights : nullptr);
+      keep(gate.tile, column);
+      if (gated) {
+        panel_product(kernels, panel, up_columns, up.tile, converted, p == 0 ? &up_weights : nullptr);
+        keep(up.tile, expert_width + column);
+      }
+      kernels.activate(activation, gate.tile, up.tile, int64_t{count} * panel.lanes(), gate.tile);
+      kernels.pack_tile(gate.tile, count, panel.vectors, activated.panels[p].type,
+                        activated.panels[p].at(column));
     }
-    if (x.panel_rows > 0) {
-      kernels.activate(activation, gate.tile, up.tile, int64_t{count} * x.panel.lanes(), gate.tile);
-      kernels.pack_tile(gate.tile, count, x.panel.vectors, activated.panel.type, activated.panel.at(column));
-    }
+    if (x.few_rows == 0) continue;
+    few_product(kernels, x, gate_columns, gate.few);
+    if (gated) few_product(kernels, x, up_columns, up.few);
+    if (hidden) store_few(kernels, x, gate.few, count, type, hidden, column);
+    if (hidden && gated) store_few(kernels, x, up.few, count, type, hidden, expert_width + column);
     for (int row = 0; row < x.few_rows; ++row) {
       float* a = gate.few + row * kTileColumns;
       kernels.activate(activation, a, up.few + row * kTileColumns, count, a);

@@ -8,13 +8,17 @@
 namespace motley::kernels {
 
 // Columns of an output that are computed together, before they are turned to rows.
-constexpr int kTileColumns = 48;
+constexpr int kTileColumns = 96;
 // So few rows are multiplied as dot products, which stream an expert's weights as they lie: all rows of a
 // small block, and those of a larger one that would leave half of a panel's last vector empty.
 constexpr int kFewRows = 8;
-constexpr int kMaxBlockRows = kMaxLanes + kFewRows;
+constexpr int kMaxBlockRows = kMaxBlockPanels * kMaxLanes + kFewRows;
+// Most rows of a block in panels, kFewRows not counted.
+inline int block_rows(const CpuKernels& kernels, DType type) {
+  return kernels.block_panels(type) * kMaxLanes;
+}
 
-// Rows of one expert: at most kMaxBlockRows.
+// Rows of one expert: at most block_rows() + kFewRows.
 struct RowBlock {
   RowSource x;
   int64_t first;
@@ -30,13 +34,19 @@ struct LinearWeight {
   const void* bias = nullptr;  // of the same type
 };
 
-// The first operand of a block, packed once and used for all its columns: a panel of the first rows, and
-// the few that remain as they are. Either may be empty.
+// The first operand of a block, packed once and used for all its columns: panels of the first rows, and the
+// few that remain as they are. Either may be none.
 struct BlockInput {
-  Panel panel;
-  int panel_rows;
-  int few_rows;
+  int num_panels = 0;
+  Panel panels[kMaxBlockPanels];
+  int panel_rows = 0;  // of all panels: kMaxLanes each, the last one fewer
+  int few_rows = 0;
   const void* few[kFewRows];
+
+  int rows_of(int panel) const {
+    const int left = panel_rows - panel * kMaxLanes;
+    return left < kMaxLanes ? left : kMaxLanes;
+  }
 };
 int64_t block_input_bytes(const CpuKernels& kernels, DType type, int64_t depth, int num_rows);
 BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* memory);

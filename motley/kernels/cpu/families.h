@@ -9,7 +9,7 @@
 namespace motley::kernels {
 
 struct Family {
-  std::string name;          // portable, avx2, avx512, avx512_bf16
+  std::string name;          // portable, avx2, avx512, avx512_bf16, amx
   std::string instructions;  // what it multiplies with
   bool available = false;    // this processor and operating system can run it
   const CpuKernels* kernels = nullptr;

@@ -24,27 +24,28 @@ bool Upcoming::take(int num_rows, int64_t steps, const void** next, int64_t* nex
 }
 
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch, Upcoming upcoming) {
+                   float* c, bool accumulate, void* scratch, Upcoming* upcoming) {
   const int64_t block = depth_block(panel.type);
   const auto run = kernels.tile(panel.type);
+  const int most = kernels.tile_rows(panel.type);
   if (panel.depth == 0 && !accumulate) std::fill(c, c + num_rows * panel.lanes(), 0.0f);
   for (int64_t k = 0; k < panel.depth; k += block) {
     const int64_t depth = std::min(block, panel.depth - k);
-    for (int64_t i = 0; i < num_rows; i += kTileRows) {
-      const int count = static_cast<int>(std::min<int64_t>(kTileRows, num_rows - i));
-      const void* at[kTileRows];
-      const void* next[kTileRows];
+    for (int64_t i = 0; i < num_rows; i += most) {
+      const int count = static_cast<int>(std::min<int64_t>(most, num_rows - i));
+      const void* at[kMaxTileRows];
+      const void* next[kMaxTileRows];
       for (int j = 0; j < count; ++j) {
         at[j] = offset(rows[i + j], type, k);
-        next[j] = offset(rows[std::min(i + kTileRows + j, num_rows - 1)], type, k);
+        next[j] = at[j];
         if (type == panel.type) continue;
         void* converted = offset(scratch, panel.type, j * block);
         kernels.convert(type, at[j], depth, panel.type, converted);
         at[j] = converted;
       }
-      Tile tile{panel.at(k), panel.vectors, at, count, depth, next, 64, c + i * panel.lanes()};
+      Tile tile{panel.at(k), panel.vectors, at, count, depth, next, 0, c + i * panel.lanes()};
       tile.from_c = accumulate || k > 0;
-      upcoming.take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
+      if (upcoming) upcoming->take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
       run(tile);
     }
   }

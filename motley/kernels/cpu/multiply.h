@@ -41,6 +41,8 @@ constexpr int64_t kMultiplyScratch = int64_t{kTileRows} * 4096;
 class Upcoming {
  public:
   Upcoming() = default;
+  // Contiguous memory.
+  Upcoming(const void* memory, int64_t bytes) : Upcoming(memory, 64, (bytes + 63) / 64, 64) {}
   // `bytes` from `matrix` on in each of `num_rows` rows.
   Upcoming(const void* matrix, int64_t row_bytes, int64_t num_rows, int64_t bytes);
   // Points a tile of `num_rows` rows and `steps` steps at the next lines; false: nothing is left.
@@ -54,9 +56,10 @@ class Upcoming {
 };
 
 // c[i * lanes + lane] = sum over k of rows[i][k] * panel(k, lane), or added to what c holds.
-// `type` is the rows'. Any number of rows; those past one cache's worth are better in blocks.
+// `type` is the rows'. Any number of rows; those past one cache's worth are better in blocks. Equally spaced
+// if the family wants them so. upcoming, unless null, is fetched meanwhile as far as this product goes.
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch, Upcoming upcoming = {});
+                   float* c, bool accumulate, void* scratch, Upcoming* upcoming = nullptr);
 
 // panel(k, lane) = matrix[k][first + lane], lane < count: a block of columns of a matrix as it lies.
 void pack_matrix(const CpuKernels& kernels, DType type, const void* matrix, int64_t stride, int64_t first,

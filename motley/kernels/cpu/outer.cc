@@ -32,6 +32,7 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
   void* packed = arena.take(panel_bytes(DType::kFloat32, kDepth, kMaxVectors));
   float* sums = arena.take_floats(kOuterRows * kOuterColumns);  // one tile of lanes after another
   const int64_t num_rows = block.last - block.first;
+  const int tile_rows = kernels.tile_rows(panel_type);
   for (int64_t r = 0; r == 0 || r < num_rows; r += kDepth) {
     const int64_t depth = std::min(kDepth, num_rows - r);
     const void* a_rows[kDepth];
@@ -49,9 +50,9 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
       const Panel panel{panel_type, packed, depth, vectors_for(count)};
       kernels.pack_rows(type, b_rows, depth, block.j + j, count, panel_type, panel.vectors, packed);
       const bool last = r + depth >= num_rows;
-      for (int64_t i = 0; i < block.num_m; i += kTileRows) {
-        const int rows = static_cast<int>(std::min<int64_t>(kTileRows, block.num_m - i));
-        void* to[kTileRows];
+      for (int64_t i = 0; i < block.num_m; i += tile_rows) {
+        const int rows = static_cast<int>(std::min<int64_t>(tile_rows, block.num_m - i));
+        void* to[kMaxTileRows];
         for (int n = 0; n < rows; ++n) {
           to[n] = offset(block.out, block.out_type, (block.m + i + n) * block.out_stride + block.j + j);
         }

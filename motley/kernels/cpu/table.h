@@ -9,12 +9,12 @@ namespace motley::kernels {
 // Each of `num_rows` rows points at contiguous elements.
 using Rows = const void* const*;
 
-// One tile: up to kTileRows rows against a panel, over the whole depth.
+// One tile: some rows against a panel, over the whole depth.
 // sum(i, lane) = sum over k of rows[i][k] * panel(k, lane), one accumulator each, in ascending k.
 struct Tile {
   const void* panel;
   int vectors;
-  Rows rows;  // of the panel's type
+  Rows rows;  // of the panel's type; equally spaced if the family wants it
   int num_rows;
   int64_t depth;
 
@@ -42,6 +42,14 @@ struct CpuKernels {
   TileFunction* tile_f32;
   TileFunction* tile_bf16;  // only where panel_of_bf16 is bf16
   TileFunction* tile(DType panel_type) const { return panel_type == DType::kFloat32 ? tile_f32 : tile_bf16; }
+  // Most rows of a tile of bf16. More than kTileRows: the family reads several rows at once and wants them
+  // equally spaced, always.
+  int tile_rows_bf16 = kTileRows;
+  int tile_rows(DType panel_type) const { return panel_type == DType::kFloat32 ? kTileRows : tile_rows_bf16; }
+  bool wants_spaced_rows(DType panel_type) const { return tile_rows(panel_type) > kTileRows; }
+  // Panels of bf16 that share one reading of the weights: products so fast that memory could not follow.
+  int block_panels_bf16 = 1;
+  int block_panels(DType type) const { return panel_type(type) == DType::kFloat32 ? 1 : block_panels_bf16; }
 
   // panel(k, lane) = rows[lane][first + k]; lanes without a row are zero.
   void (*pack_columns)(DType type, Rows rows, int num_rows, int64_t first, int64_t depth, DType panel_type,

@@ -19,7 +19,9 @@ constexpr int64_t size_of(DType type) { return type == DType::kFloat32 ? 4 : 2; 
 constexpr int kVectorLanes = 16;
 constexpr int kMaxVectors = 4;
 constexpr int kMaxLanes = kVectorLanes * kMaxVectors;
-constexpr int kTileRows = 6;  // rows of the other operand that a tile works on at once
+constexpr int kTileRows = 6;        // rows of the other operand that a tile works on at once
+constexpr int kMaxTileRows = 128;   // the most of any family
+constexpr int kMaxBlockPanels = 4;  // the most of any family
 
 constexpr int vectors_for(int64_t columns) {
   return static_cast<int>((columns + kVectorLanes - 1) / kVectorLanes);

@@ -8,5 +8,6 @@ namespace motley::kernels {
 const CpuKernels& avx2_kernels();
 const CpuKernels& avx512_kernels();
 const CpuKernels& avx512_bf16_kernels();
+const CpuKernels& amx_kernels();
 
 }  // namespace motley::kernels
