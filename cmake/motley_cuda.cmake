@@ -1,5 +1,6 @@
 # Turns CUDA on: nvcc, the architectures, CUTLASS's headers and the CUDA half of libtorch.
 #   motley::cuda        what a kernel file needs: flags, include folders, the CUDA runtime; sm_80 and sm_90a
+#   motley::cuda_sm80   the same for files without Hopper's instructions, which Hopper runs too
 #   motley::cuda_sm90   the same for files with Hopper's own instructions: sm_90a alone
 #   motley::torch_cuda  what a file with CUDA tensors needs besides motley::torch
 # Nothing here needs a GPU or a driver: programs build on one machine and run on another.
@@ -39,8 +40,12 @@ function(_motley_cuda_target name)
     "$<$<COMPILE_LANGUAGE:CUDA>:${ARGN};-std=c++20;-DNDEBUG;--expt-relaxed-constexpr;--expt-extended-lambda;-lineinfo;-diag-suppress=177;-Xcompiler=-Wall,-Wno-psabi>")
   target_link_libraries(${name} INTERFACE CUDA::cudart)
 endfunction()
-# Code for sm_80 runs on every GPU from Ampere on; sm_90a has the wgmma and TMA instructions of Hopper.
-_motley_cuda_target(motley::cuda -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a)
+# Code for sm_80 runs on Ampere and Ada, and as PTX, which the driver compiles at the first use, on everything
+# newer; sm_90a has the wgmma and TMA instructions of Hopper.
+_motley_cuda_target(motley::cuda -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_80,code=compute_80
+  -gencode=arch=compute_90a,code=sm_90a)
+_motley_cuda_target(motley::cuda_sm80 -gencode=arch=compute_80,code=sm_80
+  -gencode=arch=compute_80,code=compute_80 -gencode=arch=compute_80,code=sm_90)
 _motley_cuda_target(motley::cuda_sm90 -gencode=arch=compute_90a,code=sm_90a)
 
 # libtorch_cuda wants libraries of CUDA that this machine may lack; the run path finds them where it runs.

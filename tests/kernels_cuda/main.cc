@@ -1,27 +1,59 @@
 // Stands alone, so that it can travel to a machine with a GPU: exit code 0 when everything passed, 77 where
-// there is no Hopper GPU.
-// Usage: kernels_cuda_test [small]
+// there is no GPU from compute capability 8.0 on.
+// Usage: kernels_cuda_test [small] [sm80|sm90]
 #include <cstring>
 #include <exception>
 
 #include "tests/kernels_cuda/tests.h"
 
-int main(int count, char** arguments) {
-  using namespace motley::cuda;
+namespace {
+
+using namespace motley::cuda;
+
+struct Arguments {
+  bool small = false;
+  const char* family = nullptr;  // null: all that run here
+};
+
+Arguments parse(int count, char** arguments) {
+  Arguments parsed;
+  for (int i = 1; i < count; ++i)
+    if (std::strcmp(arguments[i], "small") == 0)
+      parsed.small = true;
+    else
+      parsed.family = arguments[i];
+  return parsed;
+}
+
+struct Kind {
+  Family family;
+  DataType type;
+};
+
+}  // namespace
+
+int main(int count, char** argument_values) {
   using namespace motley::cuda::test;
-  const bool small = count > 1 && std::strcmp(arguments[1], "small") == 0;
+  const Arguments arguments = parse(count, argument_values);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   int devices = 0;
   cudaDeviceProp properties{};
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0 ||
-      cudaGetDeviceProperties(&properties, 0) != cudaSuccess || properties.major != 9) {
-    std::printf("skipped: no GPU of compute capability 9.0\n");
+      cudaGetDeviceProperties(&properties, 0) != cudaSuccess || properties.major < 8) {
+    std::printf("skipped: no GPU of compute capability 8.0 or newer\n");
     return 77;
   }
   Report report;
   try {
-    test_routing_plan(report, small);
-    test_expert_layer(report, Family::kSm90, DataType::kBf16, small);
+    test_routing_plan(report, arguments.small);
+    for (const Kind& kind : {Kind{Family::kSm90, DataType::kBf16}, Kind{Family::kSm80, DataType::kBf16},
+                             Kind{Family::kSm80, DataType::kFp16}}) {
+      const char* family = family_name(kind.family);
+      if (kind.family == Family::kSm90 && properties.major != 9) continue;
+      if (arguments.family && std::strcmp(arguments.family, family) != 0) continue;
+      std::printf("%s, %s\n", family, kind.type == DataType::kBf16 ? "bf16" : "fp16");
+      test_expert_layer(report, kind.family, kind.type, arguments.small);
+    }
   } catch (const std::exception& error) {
     std::printf("FAILED %s: %s\n", report.name, error.what());
     ++report.failed;
