@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 #include "tests/kernels/support.h"
 
@@ -83,6 +85,61 @@ TEST_P(ElementwiseTest, ActivationGradients) {
         expected_product += da[i] * a;
       }
       EXPECT_NEAR(product, expected_product, 1e-5 * (1 + static_cast<double>(count)));
+    }
+  }
+}
+
+// What is not finite must not come out finite: a diverged model would go unnoticed.
+TEST_P(ElementwiseTest, ActivationsPassOnWhatIsNotFinite) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr int64_t kCount = 37;
+  for (const Activation kind : kAll) {
+    const ActivationSpec spec{kind, kAlpha, kLimit};
+    for (const auto& [g, u] : {std::pair{kNan, 0.5}, {0.5, kNan}, {kInfinity, 0.5}, {-kInfinity, 0.5}}) {
+      if (!spec.gated() && std::isnan(u)) continue;
+      for (const int64_t at : {int64_t{3}, kCount - 1}) {
+        std::vector<float> gate(kCount, 0.25f), up(kCount, 0.75f), a(kCount);
+        gate[at] = static_cast<float>(g);
+        up[at] = static_cast<float>(u);
+        kernels().activate(spec, gate.data(), up.data(), kCount, a.data());
+        const double expected = activation(kind, g, u);
+        for (int64_t i = 0; i < kCount; ++i) {
+          const bool finite = i != at || std::isfinite(expected);
+          ASSERT_EQ(std::isfinite(a[i]), finite) << static_cast<int>(kind) << " of " << g << ", " << u;
+        }
+        if (std::isfinite(expected)) EXPECT_NEAR(a[at], expected, 1e-6);
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, ActivationGradientsPassOnNan) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr int64_t kCount = 37;
+  for (const Activation kind : kAll) {
+    const ActivationSpec spec{kind, kAlpha, kLimit};
+    for (const char* where : {"gate", "up", "da"}) {
+      const std::string_view place = where;
+      if (!spec.gated() && place == "up") continue;
+      for (const int64_t at : {int64_t{3}, kCount - 1}) {
+        Data gate(type(), kCount, 57), up(type(), kCount, 58);
+        std::vector<float> da(kCount, 0.5f);
+        if (place == "gate") gate.set(at, kNan);
+        if (place == "up") up.set(at, kNan);
+        if (place == "da") da[at] = kNan;
+        Data dgate(type(), kCount), dup(type(), kCount), activated(type(), kCount);
+        const float product =
+            kernels().activate_backward(spec, da.data(), type(), gate.at(0), up.at(0), 0.75f, kCount,
+                                        dgate.at(0), dup.at(0), activated.at(0));
+        EXPECT_TRUE(std::isnan(product)) << static_cast<int>(kind) << " with NaN in " << where;
+        for (int64_t i = 0; i < kCount; ++i) {
+          ASSERT_EQ(std::isnan(activated[i]), i == at && place != "da") << static_cast<int>(kind) << where;
+          // As in torch, the slope of ReLU is 1 there.
+          const bool slope = i == at && !(kind == Activation::kRelu && place == "gate");
+          ASSERT_EQ(std::isnan(dgate[i]), slope) << static_cast<int>(kind) << where;
+        }
+      }
     }
   }
 }

@@ -7,6 +7,8 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/support/expert_problem.h"
 #include "tests/support/gradients.h"
 #include "tests/support/precision.h"
@@ -132,6 +134,32 @@ TEST(ExpertFfn, ReferenceGradientsAreFiniteDifferences) {
         inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
       expect_close(kNames[i], found[i], wanted[i], 1e-6);
+    }
+  }
+}
+
+// A weight that is not a number spoils the tokens of its expert, and no others, forward and backward.
+TEST(ExpertFfn, NanComesThrough) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const auto& precision : cpu_precisions()) {
+    for (const auto kind : {ActivationKind::kSwiGlu, ActivationKind::kGeGlu, ActivationKind::kClampedSwiGlu,
+                            ActivationKind::kGelu, ActivationKind::kRelu, ActivationKind::kSilu}) {
+      SCOPED_TRACE(precision.name + " activation " + std::to_string(static_cast<int64_t>(kind)));
+      const auto problem = make_expert_problem({.dtype = precision.dtype, .activation = kind});
+      const auto hit = problem.slots.eq(1).any(1);
+      ASSERT_TRUE(hit.any().item<bool>() && !hit.all().item<bool>());
+      for (const bool first_product : {true, false}) {
+        const auto inputs = leaves(inputs_of(problem));
+        const auto& weight = inputs[first_product ? 2 : 3];
+        weight.detach().select(0, 1).select(0, weight.size(1) - 1).fill_(nan);
+        const auto y = run(problem, inputs);
+        EXPECT_TRUE(y.isnan().any(1).equal(hit)) << first_product;
+        const auto found = gradients(y, inputs, problem.dy);
+        EXPECT_TRUE(found[1].isnan().any(1).equal(hit)) << "gate weights, " << first_product;
+        if (kind != ActivationKind::kRelu || !first_product) {
+          EXPECT_TRUE(found[0].isnan().any(1).equal(hit)) << "x, " << first_product;
+        }
+      }
     }
   }
 }

@@ -29,13 +29,13 @@ struct Elementwise {
         return gelu(g) * u;
       case Activation::kClampedSwiGlu: {
         const F limit = S::set(spec.limit);
-        const F gate = S::min(g, limit);
-        return gate * S::sigmoid(spec.alpha * gate) * (S::min(S::max(u, -limit), limit) + 1.0f);
+        const F gate = S::min(limit, g);
+        return gate * S::sigmoid(spec.alpha * gate) * (S::min(limit, S::max(-limit, u)) + 1.0f);
       }
       case Activation::kGelu:
         return gelu(g);
       case Activation::kRelu:
-        return S::max(g, F{});
+        return S::max(F{}, g);
       case Activation::kSilu:
         return g * S::sigmoid(g);
     }
@@ -54,17 +54,17 @@ struct Elementwise {
       }
       case Activation::kClampedSwiGlu: {
         const F limit = S::set(spec.limit);
-        const F gate = S::min(g, limit);
-        const F up = S::min(S::max(u, -limit), limit) + 1.0f;
+        const F gate = S::min(limit, g);
+        const F up = S::min(limit, S::max(-limit, u)) + 1.0f;
         const F s = S::sigmoid(spec.alpha * gate);
         const F d = up * s * (1.0f + spec.alpha * gate * (1.0f - s));
-        return {gate * s * up, S::select(g <= limit, d, F{}),
+        return {gate * s * up, S::select(g > limit, F{}, d),
                 S::select((u <= limit) & (u >= -limit), gate * s, F{})};
       }
       case Activation::kGelu:
         return {gelu(g), gelu_slope(g), F{}};
       case Activation::kRelu:
-        return {S::max(g, F{}), S::select(g > 0.0f, S::set(1.0f), F{}), F{}};
+        return {S::max(F{}, g), S::select(g <= 0.0f, F{}, S::set(1.0f)), F{}};
       case Activation::kSilu: {
         const F s = S::sigmoid(g);
         return {g * s, s * (1.0f + g * (1.0f - s)), F{}};

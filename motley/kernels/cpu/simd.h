@@ -52,6 +52,7 @@ struct Simd {
   }
   static void store(void* to, F v) { __builtin_memcpy(to, &v, sizeof v); }
   static F select(I mask, F yes, F no) { return (F)(((I)yes & mask) | ((I)no & ~mask)); }
+  // b where either is not a number: data stands second, so that NaN comes through.
   static F min(F a, F b) { return select(a < b, a, b); }
   static F max(F a, F b) { return select(a > b, a, b); }
 
@@ -97,9 +98,9 @@ struct Simd {
     }
   }
 
-  // Relative error below 2e-7 from -87 to 88; saturates outside.
+  // Relative error below 2e-7 from -87 to 88; saturates outside, infinities too.
   static F exp(F x) {
-    x = min(max(x, set(-87.0f)), set(88.0f));
+    x = min(set(88.0f), max(set(-87.0f), x));
     const F magic = set(12582912.0f);  // adding it rounds to a whole number
     const F shifted = x * 1.44269504f + magic;
     const F n = shifted - magic;
