@@ -8,50 +8,58 @@
 namespace motley::ops {
 namespace {
 
-using kernels::kOuterColumns;
-using kernels::kOuterRows;
-
 // Even blocks, in multiples of `unit`, of at most `most`.
-struct Blocks {
-  int64_t count, size;
-};
-Blocks blocks(int64_t total, int64_t most, int64_t unit) {
-  if (total == 0) return {0, 0};
-  const int64_t parts = (total + most - 1) / most;
-  const int64_t size = ((total + parts - 1) / parts + unit - 1) / unit * unit;
-  return {(total + size - 1) / size, size};
+int64_t block_size(int64_t total, int64_t most, int64_t unit) {
+  const int64_t parts = std::max<int64_t>(1, (total + most - 1) / most);
+  return ((total + parts - 1) / parts + unit - 1) / unit * unit;
 }
-Blocks row_blocks(const OuterProduct& p) { return blocks(p.m, kOuterRows, kernels::kTileRows); }
-Blocks column_blocks(const OuterProduct& p) { return blocks(p.j, kOuterColumns, kernels::kMaxLanes); }
+
+struct Task {
+  const OuterProduct* product;
+  const RowRange* range;
+  int64_t m, num_m, j, num_j;
+  int64_t work() const { return (range->count + kFixedRows) * num_m * num_j; }
+  static constexpr int64_t kFixedRows = 32;  // what writing the result costs, in rows
+};
+
+// The largest come first.
+std::vector<Task> make_tasks(const std::vector<OuterProduct>& products, const std::vector<RowRange>& experts,
+                             int64_t row_unit) {
+  std::vector<Task> tasks;
+  for (const OuterProduct& p : products) {
+    for (const RowRange& range : experts) {
+      const int64_t rows = block_size(p.m, kernels::kOuterRows / row_unit * row_unit, row_unit);
+      const int64_t columns = block_size(p.j, kernels::outer_columns(range.count), kernels::kMaxLanes);
+      for (int64_t m = 0; m < p.m; m += rows) {
+        for (int64_t j = 0; j < p.j; j += columns) {
+          tasks.push_back({&p, &range, m, std::min(rows, p.m - m), j, std::min(columns, p.j - j)});
+        }
+      }
+    }
+  }
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.work() > b.work(); });
+  return tasks;
+}
 
 }  // namespace
 
 void run_outer(const std::vector<OuterProduct>& products, const std::vector<RowRange>& experts,
                bool accumulate) {
   const auto& cpu = kernels::cpu_kernels();
-  std::vector<int64_t> ends;  // tasks up to and with each product
-  int64_t num_tasks = 0;
-  for (const OuterProduct& p : products) {
-    num_tasks += static_cast<int64_t>(experts.size()) * row_blocks(p).count * column_blocks(p).count;
-    ends.push_back(num_tasks);
-  }
-  run_tasks(num_tasks, kernels::outer_scratch_bytes(), [&](int64_t task, void* scratch) {
-    const size_t which = std::upper_bound(ends.begin(), ends.end(), task) - ends.begin();
-    const OuterProduct& p = products[which];
-    if (which > 0) task -= ends[which - 1];
-    const Blocks m_blocks = row_blocks(p);
-    const Blocks j_blocks = column_blocks(p);
-    const RowRange& range = experts[task / (m_blocks.count * j_blocks.count)];
-    const int64_t m = task / j_blocks.count % m_blocks.count * m_blocks.size;
-    const int64_t j = task % j_blocks.count * j_blocks.size;
-    const auto type = kernel_type(p.out->scalar_type());
-    void* out = kernels::offset(p.out->mutable_data_ptr(), type, range.place * p.m * p.j);
-    kernels::outer_block(
-        cpu,
-        {p.a, p.b, range.first, range.first + range.count, m, std::min(m_blocks.size, p.m - m), j,
-         std::min(j_blocks.size, p.j - j), type, out, p.j, accumulate},
-        scratch);
-  });
+  const int64_t row_unit = cpu.tile_unit(cpu.panel_type(products.front().a.type));
+  const std::vector<Task> tasks = make_tasks(products, experts, row_unit);
+  run_tasks(static_cast<int64_t>(tasks.size()), kernels::outer_scratch_bytes(),
+            [&](int64_t i, void* scratch) {
+              const Task& task = tasks[i];
+              const OuterProduct& p = *task.product;
+              const auto type = kernel_type(p.out->scalar_type());
+              void* out = kernels::offset(p.out->mutable_data_ptr(), type, task.range->place * p.m * p.j);
+              kernels::outer_block(cpu,
+                                   {p.a, p.b, task.range->first, task.range->first + task.range->count,
+                                    task.m, task.num_m, task.j, task.num_j, type, out, p.j, accumulate},
+                                   scratch);
+            });
 }
 
 }  // namespace motley::ops

@@ -74,36 +74,55 @@ struct Avx512Tile {
         for (int v = 0; v < V; ++v) _mm512_storeu_ps(tile.c + (i * V + v) * 16, sum[i][v]);
       }
     } else if (tile.out_type == DType::kFloat32) {
-      for (int i = 0; i < M; ++i) finish_fp32<V>(tile, static_cast<float*>(tile.out[i]), sum[i]);
+      finish<FloatRow>(tile, sum);
     } else {
-      for (int i = 0; i < M; ++i) finish_bf16<V>(tile, static_cast<uint16_t*>(tile.out[i]), sum[i]);
+      finish<PairRow>(tile, sum);
     }
   }
 
-  static __mmask16 lanes(int count) {
-    return static_cast<__mmask16>(count >= 16 ? 0xffff : (1 << count) - 1);
-  }
-
-  template <int V>
-  static inline __attribute__((always_inline)) void finish_fp32(const Tile& tile, float* out,
-                                                                const __m512 (&sum)[V]) {
-    for (int v = 0; v < V; ++v) {
-      const __mmask16 mask = lanes(tile.count - v * 16);
-      __m512 s = sum[v];
-      if (tile.accumulate) s = _mm512_add_ps(s, _mm512_maskz_loadu_ps(mask, out + v * 16));
-      _mm512_mask_storeu_ps(out + v * 16, mask, s);
+  // Floats or bf16 of one output row. Masked stores cost several times what whole ones do (Zen 4).
+  struct FloatRow {
+    using Element = float;
+    static __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+    static __m512 load(const float* from, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, from); }
+    static void store(float* to, __m512 v) { _mm512_storeu_ps(to, v); }
+    static void store(float* to, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(to, mask, v); }
+  };
+  struct PairRow {
+    using Element = uint16_t;
+    static __m512 wide(__m256i v) { return _mm512_castsi512_ps(widen(v)); }
+    static __m512 load(const uint16_t* from) {
+      return wide(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
     }
-  }
-  template <int V>
-  static inline __attribute__((always_inline)) void finish_bf16(const Tile& tile, uint16_t* out,
-                                                                const __m512 (&sum)[V]) {
-    for (int v = 0; v < V; ++v) {
-      const __mmask16 mask = lanes(tile.count - v * 16);
-      __m512 s = sum[v];
-      if (tile.accumulate) {
-        s = _mm512_add_ps(s, _mm512_castsi512_ps(widen(_mm256_maskz_loadu_epi16(mask, out + v * 16))));
+    static __m512 load(const uint16_t* from, __mmask16 mask) {
+      return wide(_mm256_maskz_loadu_epi16(mask, from));
+    }
+    static void store(uint16_t* to, __m512 v) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), to_bf16(v));
+    }
+    static void store(uint16_t* to, __mmask16 mask, __m512 v) {
+      _mm256_mask_storeu_epi16(to, mask, to_bf16(v));
+    }
+  };
+
+  template <class Row, int V, int M>
+  static inline __attribute__((always_inline)) void finish(const Tile& tile, const __m512 (&sum)[M][V]) {
+    for (int i = 0; i < M; ++i) {
+      auto* out = static_cast<typename Row::Element*>(tile.out[i]);
+      if (tile.count == V * 16) {
+        for (int v = 0; v < V; ++v) {
+          const __m512 s = tile.accumulate ? _mm512_add_ps(sum[i][v], Row::load(out + v * 16)) : sum[i][v];
+          Row::store(out + v * 16, s);
+        }
+        continue;
       }
-      _mm256_mask_storeu_epi16(out + v * 16, mask, to_bf16(s));
+      for (int v = 0; v < V && v * 16 < tile.count; ++v) {
+        const int left = tile.count - v * 16;
+        const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
+        const __m512 s =
+            tile.accumulate ? _mm512_add_ps(sum[i][v], Row::load(out + v * 16, mask)) : sum[i][v];
+        Row::store(out + v * 16, mask, s);
+      }
     }
   }
 

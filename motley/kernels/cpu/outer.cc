@@ -5,14 +5,18 @@
 namespace motley::kernels {
 namespace {
 
-constexpr int64_t kDepth = 512;           // rows packed at a time
+constexpr int64_t kDepth = kOuterDepth;
 constexpr int64_t kStride = kDepth + 32;  // of a turned row: powers of two would share cache sets
 
-// The gradient is the largest thing that is touched: its lines are on their way while a tile is computed.
-void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
+// Lines that will be needed are on their way while a tile is computed. Always inlined: GCC takes a function
+// that only prefetches for one without effect and drops its calls.
+inline __attribute__((always_inline)) void fetch(const void* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const std::byte*>(from) + at);
+}
+inline __attribute__((always_inline)) void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
   for (int i = 0; i < num_rows; ++i) {
-    for (int64_t at = 0; at < bytes + 63; at += 64) {
-      __builtin_prefetch(static_cast<const std::byte*>(rows[i]) + std::min(at, bytes - 1), 1);
+    for (int64_t at = 0; at < bytes; at += 64) {
+      __builtin_prefetch(static_cast<const std::byte*>(rows[i]) + at, 1);
     }
   }
 }
@@ -21,7 +25,7 @@ void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
 
 int64_t outer_scratch_bytes() {
   return kOuterRows * kStride * 4 + panel_bytes(DType::kFloat32, kDepth, kMaxVectors) +
-         kOuterRows * kOuterColumns * 4;
+         kOuterRows * outer_columns(kDepth + 1) * 4;
 }
 
 void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scratch) {
@@ -30,7 +34,7 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
   Arena arena(scratch);
   void* turned = arena.take(kOuterRows * kStride * 4);
   void* packed = arena.take(panel_bytes(DType::kFloat32, kDepth, kMaxVectors));
-  float* sums = arena.take_floats(kOuterRows * kOuterColumns);  // one tile of lanes after another
+  float* sums = arena.take_floats(kOuterRows * outer_columns(kDepth + 1));  // one tile of lanes after another
   const int64_t num_rows = block.last - block.first;
   const int tile_rows = kernels.tile_rows(panel_type);
   for (int64_t r = 0; r == 0 || r < num_rows; r += kDepth) {
@@ -50,6 +54,10 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
       const Panel panel{panel_type, packed, depth, vectors_for(count)};
       kernels.pack_rows(type, b_rows, depth, block.j + j, count, panel_type, panel.vectors, packed);
       const bool last = r + depth >= num_rows;
+      // A tile's share of the rows of b is fetched for the next panel.
+      const int64_t after = std::min<int64_t>(kMaxLanes, block.num_j - j - count);
+      const int64_t share = (depth * tile_rows + block.num_m - 1) / block.num_m;
+      int64_t fetched = after > 0 ? 0 : depth;
       for (int64_t i = 0; i < block.num_m; i += tile_rows) {
         const int rows = static_cast<int>(std::min<int64_t>(tile_rows, block.num_m - i));
         void* to[kMaxTileRows];
@@ -57,7 +65,10 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
           to[n] = offset(block.out, block.out_type, (block.m + i + n) * block.out_stride + block.j + j);
         }
         if (last) fetch_for_writing(to, rows, count * size_of(block.out_type));
-        float* c = sums + j * kOuterRows + i * panel.lanes();
+        for (const int64_t end = std::min(depth, fetched + share); fetched < end; ++fetched) {
+          fetch(offset(b_rows[fetched], type, block.j + j + count), after * size_of(type));
+        }
+        float* c = num_rows > kDepth ? sums + j * kOuterRows + i * panel.lanes() : sums;
         Tile tile{packed, panel.vectors, m_rows + i, rows, depth, m_rows + i, 0, c};
         tile.from_c = r > 0;
         tile.out = last ? to : nullptr;

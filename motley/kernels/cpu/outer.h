@@ -5,8 +5,10 @@
 
 namespace motley::kernels {
 
-constexpr int64_t kOuterRows = 264;     // most rows of out in a task
-constexpr int64_t kOuterColumns = 512;  // most columns of out in a task
+constexpr int64_t kOuterRows = 264;   // most rows of out in a task
+constexpr int64_t kOuterDepth = 512;  // rows that are packed at a time
+// Most columns of out in a task: with one chunk of rows no sums are kept between chunks.
+constexpr int64_t outer_columns(int64_t num_rows) { return num_rows <= kOuterDepth ? 2048 : 512; }
 
 struct OuterBlock {
   RowSource a, b;       // same type

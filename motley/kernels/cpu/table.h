@@ -46,6 +46,8 @@ struct CpuKernels {
   // equally spaced, always.
   int tile_rows_bf16 = kTileRows;
   int tile_rows(DType panel_type) const { return panel_type == DType::kFloat32 ? kTileRows : tile_rows_bf16; }
+  // Numbers of rows that fill what is computed together.
+  int tile_unit(DType panel_type) const { return wants_spaced_rows(panel_type) ? 32 : kTileRows; }
   bool wants_spaced_rows(DType panel_type) const { return tile_rows(panel_type) > kTileRows; }
   // Panels of bf16 that share one reading of the weights: products so fast that memory could not follow.
   int block_panels_bf16 = 1;
