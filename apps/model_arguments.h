@@ -9,21 +9,24 @@
 
 #include "motley/base/env.h"
 #include "motley/models/registry.h"
+#include "motley/ops/device.h"
 
 namespace motley {
 
 struct ModelArguments {
-  std::string path, dtype;
+  std::string path, dtype, device = "cpu";
 
   void add_to(CLI::App& command) {
     command.add_option("MODEL", path, "A model folder, a checkpoint or a run folder")->required();
     command.add_option("--dtype", dtype, "Compute in fp32 or bf16 (default: what config.json says)")
         ->check(CLI::IsMember({"fp32", "bf16"}));
+    command.add_option("--device", device, "Compute on cpu, cuda or cuda:<n>")->capture_default_str();
   }
 
   std::unique_ptr<CausalLm> load() const {
     if (const auto threads = environment().num_threads) at::set_num_threads(*threads);
     LoadOptions options;
+    options.device = parse_device(device, "--device");
     if (!dtype.empty()) options.dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat;
     return load_model(path, options);
   }

@@ -14,7 +14,7 @@ namespace motley {
 namespace {
 
 struct TrainCommand {
-  std::string config, out, data;
+  std::string config, out, data, device;
   std::vector<std::string> settings;
   bool json = false;
 };
@@ -23,6 +23,7 @@ void run_train(const TrainCommand& command) {
   nlohmann::json json = read_json_file(command.config);
   apply_settings(json, command.settings);
   if (!command.data.empty()) apply_setting(json, "data.path=" + nlohmann::json(command.data).dump());
+  if (!command.device.empty()) apply_setting(json, "train.device=" + nlohmann::json(command.device).dump());
   const TrainSummary summary = train_run(parse_run_config(json, command.config), command.out);
   if (summary.validation_loss) {
     log_info("validation loss ", format_decimal(*summary.validation_loss, 4), " nats a token after ",
@@ -48,6 +49,7 @@ void add_train_command(CLI::App& app, std::function<void()>& action) {
       ->add_option("--out", command->out, "The run's folder; holds a run of the same configuration or is new")
       ->required();
   train->add_option("--data", command->data, "Text file, .gz file or folder of them; sets data.path");
+  train->add_option("--device", command->device, "cpu, cuda or cuda:<n>; sets train.device");
   train
       ->add_option("--set", command->settings,
                    "KEY=VALUE changes a key of the configuration, as train.steps=100")

@@ -73,4 +73,6 @@ const Environment& environment() {
   return instance;
 }
 
+void fix_cublas_workspace() { ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); }
+
 }  // namespace motley

@@ -33,4 +33,8 @@ Environment read_environment(const std::function<const char*(const char*)>& get)
 // This process's environment, read at the first call.
 const Environment& environment();
 
+// cuBLAS gives the same bits each time only with a workspace of fixed size, which it reads from
+// CUBLAS_WORKSPACE_CONFIG before its first product. Sets that variable unless it is set.
+void fix_cublas_workspace();
+
 }  // namespace motley

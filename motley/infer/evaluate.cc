@@ -102,7 +102,8 @@ Evaluation evaluate(CausalLm& model, const at::Tensor& tokens, const EvaluationO
     const PackedBatch batch =
         pack_windows(tokens, {windows.begin() + done, windows.begin() + done + count}, targets);
     const CausalLmOutput output = model.forward(batch, {});
-    const at::Tensor loss = at::cross_entropy_loss(output.logits.to(at::kFloat), targets);
+    const at::Tensor loss =
+        at::cross_entropy_loss(output.logits.to(at::kFloat), targets.to(output.logits.device()));
     sum += loss.item<double>() * static_cast<double>(batch.num_tokens());
     result.num_tokens += batch.num_tokens();
     count_ffn_experts(output, model.num_experts(), result.ffn_experts_per_token);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "motley/base/error.h"
+#include "motley/infer/decode_graph.h"
 #include "motley/infer/packing.h"
 
 namespace motley {
@@ -36,7 +37,8 @@ class Generation {
         options_(options),
         on_token_(on_token),
         cache_(model.kv_cache_shape(), model.dtype(),
-               cache_blocks(prompts, options.max_new_tokens, model.max_positions(), kBlockSize), kBlockSize),
+               cache_blocks(prompts, options.max_new_tokens, model.max_positions(), kBlockSize), kBlockSize,
+               model.device()),
         results_(prompts.size()) {
     for (size_t i = 0; i < prompts.size(); ++i) {
       SamplingOptions sampling = options.sampling;
@@ -68,22 +70,43 @@ class Generation {
 
   // One forward pass; a token for every live sequence; those that end leave.
   void step(const std::vector<std::vector<int64_t>>& tokens, const std::vector<int64_t>& first_positions) {
-    const PackedBatch batch = pack(tokens, first_positions);
-    ForwardOptions forward;
-    forward.cache = &cache_;
-    std::vector<int64_t> last_rows;
-    for (size_t b = 0; b < live_.size(); ++b) {
-      forward.cache_sequences.push_back(live_[b].cache_id);
-      last_rows.push_back(batch.sequence_offset[b + 1] - 1);
-    }
-    forward.output_rows = at::tensor(last_rows, at::kLong);
-    const at::Tensor logits = model_.forward(batch, forward).logits;
+    std::vector<int64_t> sequences;
+    for (const Stream& stream : live_) sequences.push_back(stream.cache_id);
+    const bool graph = prefilled_ && model_.device().is_cuda();
+    const at::Tensor logits = (graph ? decode(tokens, first_positions, sequences)
+                                     : forward(pack(tokens, first_positions), sequences))
+                                  .to(at::kCPU, at::kFloat);
+    prefilled_ = true;
     size_t row = 0;
     std::erase_if(live_, [&](Stream& stream) {
       if (!choose(stream, logits[static_cast<int64_t>(row++)])) return false;
       cache_.remove_sequence(stream.cache_id);
       return true;
     });
+  }
+
+  at::Tensor forward(const PackedBatch& batch, const std::vector<int64_t>& sequences) {
+    ForwardOptions options;
+    options.cache = &cache_;
+    options.cache_sequences = sequences;
+    std::vector<int64_t> last_rows;
+    for (int64_t b = 0; b < batch.num_sequences(); ++b) last_rows.push_back(batch.sequence_offset[b + 1] - 1);
+    options.output_rows = at::tensor(last_rows, at::kLong);
+    return model_.forward(batch, options).logits;
+  }
+
+  // One token of each sequence. A graph serves as long as no sequence ends.
+  at::Tensor decode(const std::vector<std::vector<int64_t>>& tokens, const std::vector<int64_t>& positions,
+                    const std::vector<int64_t>& sequences) {
+    if (!graph_ || graph_sequences_ != sequences) {
+      graph_ = make_decode_graph(model_, cache_, sequences);
+      graph_sequences_ = sequences;
+    }
+    std::vector<int64_t> ids;
+    for (const auto& one : tokens) ids.push_back(one.front());
+    const at::Tensor logits = graph_->run(ids, positions);
+    for (const int64_t sequence : sequences) cache_.commit(sequence, 1);
+    return logits;
   }
 
   // Appends the next token; true when the sequence ends with it.
@@ -111,6 +134,9 @@ class Generation {
   const GenerateOptions& options_;
   const TokenCallback& on_token_;
   KvCache cache_;
+  bool prefilled_ = false;
+  std::unique_ptr<DecodeGraph> graph_;  // on a GPU
+  std::vector<int64_t> graph_sequences_;
   std::vector<Stream> live_;
   std::vector<Generated> results_;
 };

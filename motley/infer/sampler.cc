@@ -33,7 +33,7 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), random_(op
 
 int64_t Sampler::sample(const at::Tensor& logits) {
   TORCH_CHECK(logits.dim() == 1 && logits.size(0) > 0, "[sample] expected logits [V], got ", logits.sizes());
-  const at::Tensor wide = logits.to(at::kFloat).contiguous();
+  const at::Tensor wide = logits.to(at::kCPU, at::kFloat).contiguous();
   const float* values = wide.const_data_ptr<float>();
   const int64_t size = wide.size(0);
   int64_t best = -1;

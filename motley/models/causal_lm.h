@@ -20,8 +20,12 @@ namespace motley {
 
 struct ForwardOptions {
   bool training = false;
-  KvCache* cache = nullptr;                // read and appended to; null: attention within the batch only
-  std::vector<int64_t> cache_sequences;    // [B] with a cache: the cache's sequence of each of the batch's
+  KvCache* cache = nullptr;              // read and appended to; null: attention within the batch only
+  std::vector<int64_t> cache_sequences;  // [B] with a cache: the cache's sequence of each of the batch's
+  // [B, width] int32 on a GPU (KvCache::block_table): every sequence has one token, which stands at its
+  // position in the cache. Nothing then depends on lengths that the host knows, so that the call can be
+  // captured as a CUDA graph; the cache is not committed.
+  at::Tensor cache_block_table;
   at::Tensor output_rows;                  // [R] int64: rows that get logits; undefined: all T
   std::optional<at::Generator> generator;  // for gates with noise
   // Called with the hidden states after each block ("model.layers.3.self_attn", "model.layers.3.mlp", as in
@@ -46,6 +50,12 @@ class CausalLm {
   virtual void visit(const TensorVisitor& visitor) = 0;
   // The configuration as config.json holds it.
   virtual nlohmann::json config() const = 0;
+  // Moves all tensors; the model then computes there. Ids and positions may be given on the CPU all the same.
+  virtual void to(at::Device device) {
+    TORCH_CHECK(device.is_cpu(), "[model] expected the CPU, for this model computes nowhere else; got ",
+                device);
+  }
+  virtual at::Device device() const { return at::kCPU; }
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_positions() const = 0;
   virtual at::ScalarType dtype() const = 0;

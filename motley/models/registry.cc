@@ -104,6 +104,7 @@ std::unique_ptr<CausalLm> load_model(const fs::path& path, const LoadOptions& op
                             concat("one of shape ", nlohmann::json(files.tensor(name).sizes().vec()).dump()),
                             "config.json and the tensors must belong together"});
   }
+  model->to(options.device);
   return model;
 }
 

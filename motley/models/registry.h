@@ -1,6 +1,7 @@
 // All model families, and how models are made, loaded and saved: Hugging Face's folder layout.
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
@@ -20,6 +21,7 @@ struct LoadOptions {
   std::optional<at::ScalarType> dtype;  // not given: config.json's torch_dtype, else the tensors' own
   // Gradients of bf16 expert weights are added up in fp32: see ResidentStoreOptions.
   bool fp32_expert_gradients = false;
+  at::Device device = at::kCPU;  // where the model is moved after it is read
 };
 
 // The model types that load_model and make_model know, sorted.

@@ -18,6 +18,7 @@ struct CacheView {
   KvCache* cache = nullptr;
   int64_t layer = 0;
   const std::vector<int64_t>* sequences = nullptr;
+  at::Tensor block_table;  // as ForwardOptions::cache_block_table has it
 };
 
 // q [T, H, hd]; k, v [T, H_kv, hd] with H a multiple of H_kv: query head h reads head h * H_kv / H.

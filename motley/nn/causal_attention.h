@@ -16,6 +16,10 @@ namespace motley {
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<int64_t>& offsets);
 
+// The same on a GPU.
+at::Tensor causal_attention_gpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const std::vector<int64_t>& offsets);
+
 // Without autograd: the result, and the log of the sum of exponentials [H, T] fp32.
 std::tuple<at::Tensor, at::Tensor> causal_attention_forward(const at::Tensor& q, const at::Tensor& k,
                                                             const at::Tensor& v,

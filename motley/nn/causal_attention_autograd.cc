@@ -31,6 +31,7 @@ class CausalAttention : public torch::autograd::Function<CausalAttention> {
 
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<int64_t>& offsets) {
+  if (!q.is_cpu()) return causal_attention_gpu(q, k, v, offsets);
   const bool gradients = q.requires_grad() || k.requires_grad() || v.requires_grad();
   if (at::GradMode::is_enabled() && gradients) return CausalAttention::apply(q, k, v, offsets);
   return std::get<0>(causal_attention_forward(q, k, v, offsets));

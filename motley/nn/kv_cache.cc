@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <numeric>
@@ -29,16 +30,18 @@ size_t find_run(const std::vector<int64_t>& free_blocks, size_t count, int64_t l
 
 }  // namespace
 
-KvCache::KvCache(const KvCacheShape& shape, at::ScalarType dtype, int64_t num_blocks, int64_t block_size)
+KvCache::KvCache(const KvCacheShape& shape, at::ScalarType dtype, int64_t num_blocks, int64_t block_size,
+                 at::Device device)
     : shape_(shape), block_size_(block_size) {
   TORCH_CHECK(shape.num_layers > 0 && shape.num_kv_heads > 0 && shape.head_dim > 0 && num_blocks > 0 &&
                   block_size > 0,
               "[KvCache] expected positive sizes, got ", shape.num_layers, " layers, ", shape.num_kv_heads,
               " heads of ", shape.head_dim, ", ", num_blocks, " blocks of ", block_size);
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const std::vector<int64_t> sizes = {num_blocks, block_size, shape.num_kv_heads, shape.head_dim};
-    keys_.push_back(at::empty(sizes, dtype));
-    values_.push_back(at::empty(sizes, dtype));
+    keys_.push_back(at::empty(sizes, options));
+    values_.push_back(at::empty(sizes, options));
   }
   free_blocks_.resize(num_blocks);
   std::iota(free_blocks_.begin(), free_blocks_.end(), 0);
@@ -93,12 +96,34 @@ void KvCache::append(int64_t layer, int64_t id, const at::Tensor& keys, const at
   const Sequence& current = sequence(id);
   for (int64_t done = 0; done < num_tokens;) {
     const int64_t position = current.length + done, within = position % block_size_;
-    const int64_t count = std::min(num_tokens - done, block_size_ - within);
+    const int64_t count = std::min(num_tokens - done, tokens_in_run(current, position));
     const int64_t block = current.blocks[position / block_size_];
-    keys_[layer].select(0, block).narrow(0, within, count).copy_(keys.narrow(0, done, count));
-    values_[layer].select(0, block).narrow(0, within, count).copy_(values.narrow(0, done, count));
+    const auto place = [&](const at::Tensor& cached) {
+      return cached.flatten(0, 1).narrow(0, block * block_size_ + within, count);
+    };
+    place(keys_[layer]).copy_(keys.narrow(0, done, count));
+    place(values_[layer]).copy_(values.narrow(0, done, count));
     done += count;
   }
+}
+
+int64_t KvCache::tokens_in_run(const Sequence& sequence, int64_t position) const {
+  const auto& blocks = sequence.blocks;
+  size_t last = position / block_size_;
+  while (last + 1 < blocks.size() && blocks[last + 1] == blocks[last] + 1) ++last;
+  return (static_cast<int64_t>(last) + 1) * block_size_ - position;
+}
+
+at::Tensor KvCache::block_table(const std::vector<int64_t>& ids) const {
+  size_t width = 0;
+  for (const int64_t id : ids) width = std::max(width, sequence(id).blocks.size());
+  const auto rows = static_cast<int64_t>(ids.size());
+  at::Tensor table = at::zeros({rows, static_cast<int64_t>(width)}, at::kInt);
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto& blocks = sequence(ids[row]).blocks;
+    std::copy(blocks.begin(), blocks.end(), table.mutable_data_ptr<int32_t>() + row * table.size(1));
+  }
+  return table.to(keys_[0].device());
 }
 
 std::pair<at::Tensor, at::Tensor> KvCache::read(int64_t layer, int64_t id, int64_t num_tokens) const {
@@ -114,7 +139,8 @@ std::pair<at::Tensor, at::Tensor> KvCache::read(int64_t layer, int64_t id, int64
     const bool consecutive =
         blocks[count - 1] - blocks[0] == count - 1 && std::is_sorted(blocks.begin(), blocks.begin() + count);
     if (consecutive) return rows(cached.narrow(0, blocks[0], count));
-    return rows(cached.index_select(0, at::tensor(at::IntArrayRef(blocks.data(), count), at::kLong)));
+    const auto chosen = at::tensor(at::IntArrayRef(blocks.data(), count), at::kLong);
+    return rows(cached.index_select(0, chosen.to(cached.device())));
   };
   return {tokens(keys_.at(layer)), tokens(values_.at(layer))};
 }

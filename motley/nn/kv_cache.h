@@ -18,7 +18,8 @@ struct KvCacheShape {
 class KvCache {
  public:
   // num_blocks blocks of block_size tokens, shared by all sequences. Throws when the shape is empty.
-  KvCache(const KvCacheShape& shape, at::ScalarType dtype, int64_t num_blocks, int64_t block_size = 16);
+  KvCache(const KvCacheShape& shape, at::ScalarType dtype, int64_t num_blocks, int64_t block_size = 16,
+          at::Device device = at::kCPU);
 
   int64_t add_sequence();            // its id
   void remove_sequence(int64_t id);  // its blocks are free again
@@ -31,6 +32,11 @@ class KvCache {
   void append(int64_t layer, int64_t id, const at::Tensor& keys, const at::Tensor& values);
   // Keys and values of positions 0 .. num_tokens - 1: each [num_tokens, num_kv_heads, head_dim].
   std::pair<at::Tensor, at::Tensor> read(int64_t layer, int64_t id, int64_t num_tokens) const;
+  // All blocks of a layer: [num_blocks, block_size, num_kv_heads, head_dim].
+  const at::Tensor& keys(int64_t layer) const { return keys_.at(layer); }
+  const at::Tensor& values(int64_t layer) const { return values_.at(layer); }
+  // The reserved blocks of each sequence in order, [B, most blocks] int32 on the cache's device.
+  at::Tensor block_table(const std::vector<int64_t>& ids) const;
   // After all layers of a forward pass: the appended tokens count into length(id).
   void commit(int64_t id, int64_t num_tokens);
 
@@ -41,6 +47,8 @@ class KvCache {
     std::vector<int64_t> blocks;
   };
   const Sequence& sequence(int64_t id) const;
+  // How many tokens from `position` on lie one after the other.
+  int64_t tokens_in_run(const Sequence& sequence, int64_t position) const;
 
   KvCacheShape shape_;
   int64_t block_size_;

@@ -5,6 +5,7 @@
 
 #include "motley/nn/attention.h"
 #include "motley/nn/causal_attention.h"
+#include "motley/nn/gpu.h"
 
 namespace motley {
 namespace {
@@ -34,8 +35,9 @@ at::Tensor one_token(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 // Several new tokens q [L, H, hd] after N - L cached ones, k and v [N, H_kv, hd].
 at::Tensor continued(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const int64_t length = q.size(0), total = k.size(0), heads = q.size(1);
-  const auto query = at::arange(total - length, total).unsqueeze(1);
-  const auto mask = at::ge(query, at::arange(total).unsqueeze(0));
+  const auto options = at::TensorOptions().dtype(at::kLong).device(q.device());
+  const auto query = at::arange(total - length, total, options).unsqueeze(1);
+  const auto mask = at::ge(query, at::arange(total, options).unsqueeze(0));
   return at::scaled_dot_product_attention(q.transpose(0, 1).unsqueeze(0),
                                           repeat_heads(k, heads).transpose(0, 1).unsqueeze(0),
                                           repeat_heads(v, heads).transpose(0, 1).unsqueeze(0), mask)
@@ -77,6 +79,11 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
   check(q, k, v, batch, view);
   if (q.size(0) == 0) return q;
   if (view.cache == nullptr) return causal_attention(q, k, v, batch.sequence_offset);
+  if (view.block_table.defined()) {
+    const gpu::BlockCache cache = {view.cache->keys(view.layer), view.cache->values(view.layer),
+                                   view.block_table};
+    return gpu::decode_attention(q, k, v, batch.positions, cache);
+  }
   std::vector<at::Tensor> outputs;
   for (int64_t b = 0; b < batch.num_sequences(); ++b) {
     const int64_t begin = batch.sequence_offset[b], length = batch.sequence_offset[b + 1] - begin;

@@ -1,4 +1,5 @@
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_rms_norm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "motley/nn/rms_norm.h"
@@ -30,6 +31,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const Part part("norms");
+  if (!x.is_cpu()) return std::get<0>(at::_fused_rms_norm(x, weight.sizes(), weight, eps));
   if (at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad())) {
     return RmsNorm::apply(x, weight, eps);
   }

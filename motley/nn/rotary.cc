@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "motley/nn/gpu.h"
 #include "motley/nn/row_math.h"
 
 namespace motley {
@@ -53,7 +54,7 @@ at::Tensor rotary_forward(const at::Tensor& x_in, const at::Tensor& positions_in
                   positions_in.scalar_type() == at::kLong,
               "[", kName, "] expected positions [", x_in.size(0), "] int64, got ", positions_in.sizes(), " ",
               positions_in.scalar_type());
-  TORCH_CHECK(x_in.device().is_cpu(), "[", kName, "] expected a CPU tensor, got ", x_in.device());
+  if (!x_in.is_cpu()) return gpu::rotary(x_in, positions_in, table, inverse);
   const at::Tensor x = x_in.contiguous(), positions = positions_in.contiguous();
   const int64_t heads = x.size(1), head_dim = x.size(2), limit = table.size(0);
   at::Tensor y = at::empty_like(x);

@@ -16,6 +16,8 @@ class RotaryTable {
   // x [T, H, head_dim] fp32 or bf16, positions [T] int64 below max_positions. Differentiable in x.
   at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions) const;
 
+  void to(at::Device device) { table_ = table_.to(device); }
+
   int64_t max_positions() const { return table_.size(0); }
 
  private:

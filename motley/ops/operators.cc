@@ -45,6 +45,14 @@ TORCH_LIBRARY(motley, m) {
       "kinds, "
       "Tensor? constant, Tensor? constant_gate) -> "
       "(Tensor dx, Tensor dweights, Tensor dconstant, Tensor dconstant_gate)");
+  m.def(
+      "gate_select(Tensor logits, Tensor? selection_bias, Tensor? token_mask, int top_k, bool standardise, "
+      "float norm_std, int normalisation, int[] zero_slots, float scale) -> "
+      "(Tensor slots, Tensor weights, Tensor scores, Tensor load)");
+  m.def(
+      "gate_select_backward(Tensor logits, Tensor slots, Tensor? dweights, Tensor? dscores, int top_k, "
+      "bool standardise, float norm_std, int normalisation, int[] zero_slots, float scale) -> Tensor");
+  m.def("gate_logits(Tensor x, Tensor weight, Tensor? previous, Tensor? residual) -> Tensor");
 }
 
 namespace motley::ops {
@@ -104,6 +112,21 @@ const Handle<ZeroExpertsForward>& zero_experts_operator() {
 
 const Handle<ZeroExpertsBackward>& zero_experts_backward_operator() {
   static const auto handle = find<ZeroExpertsBackward>("motley::zero_experts_backward");
+  return handle;
+}
+
+const Handle<GateSelect>& gate_select_operator() {
+  static const auto handle = find<GateSelect>("motley::gate_select");
+  return handle;
+}
+
+const Handle<GateSelectBackward>& gate_select_backward_operator() {
+  static const auto handle = find<GateSelectBackward>("motley::gate_select_backward");
+  return handle;
+}
+
+const Handle<GateLogits>& gate_logits_operator() {
+  static const auto handle = find<GateLogits>("motley::gate_logits");
   return handle;
 }
 

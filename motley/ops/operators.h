@@ -81,6 +81,19 @@ using ZeroExpertsBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::T
     int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
     const OptionalTensor& constant_gate);
 
+// What comes after a gate's logits [T, S] fp32: slots, weights, scores, load. gate_select.h calls
+// these with arguments that fit.
+using GateSelect = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
+    const at::Tensor& logits, const OptionalTensor& selection_bias, const OptionalTensor& token_mask,
+    int64_t top_k, bool standardise, double norm_std, int64_t normalisation, at::IntArrayRef zero_slots,
+    double scale);
+using GateSelectBackward = at::Tensor(const at::Tensor& logits, const at::Tensor& slots,
+                                      const OptionalTensor& dweights, const OptionalTensor& dscores,
+                                      int64_t top_k, bool standardise, double norm_std,
+                                      int64_t normalisation, at::IntArrayRef zero_slots, double scale);
+using GateLogits = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& previous,
+                              const OptionalTensor& residual);
+
 template <typename Signature>
 using Handle = c10::TypedOperatorHandle<Signature>;
 
@@ -94,5 +107,8 @@ const Handle<ExpertFfnBackwardWeight>& expert_ffn_backward_weight_operator();
 const Handle<MakeRoutingPlan>& routing_plan_operator();
 const Handle<ZeroExpertsForward>& zero_experts_operator();
 const Handle<ZeroExpertsBackward>& zero_experts_backward_operator();
+const Handle<GateSelect>& gate_select_operator();
+const Handle<GateSelectBackward>& gate_select_backward_operator();
+const Handle<GateLogits>& gate_logits_operator();
 
 }  // namespace motley::ops

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "motley/base/error.h"
+#include "motley/ops/gate_select.h"
 #include "motley/ops/routing_plan.h"
 #include "motley/ops/zero_experts.h"
 #include "motley/routing/balance_losses.h"
@@ -18,6 +19,12 @@
 
 namespace motley {
 namespace {
+
+// Up to here a GPU's logits are a row of dot products for each token; above, a product of matrices.
+constexpr int64_t kFewTokens = 64;
+
+static_assert(static_cast<int>(WeightNormalisation::kTopKExceptZero) ==
+              static_cast<int>(ops::GateNormalisation::kTopKExceptZero));
 
 void check_input(const GateOptions& options, const GateInput& input) {
   const at::Tensor& x = input.x;
@@ -55,8 +62,13 @@ SoftmaxGate::SoftmaxGate(const GateOptions& options, at::ScalarType dtype) : opt
 }
 
 at::Tensor SoftmaxGate::raw_logits(const GateInput& input) const {
+  const bool residual = residual_weight_.defined() && input.previous_logits.defined();
+  if (input.x.is_cuda() && input.x.size(0) <= kFewTokens && !at::GradMode::is_enabled()) {
+    return residual ? ops::gate_logits(input.x, weight_, input.previous_logits, residual_weight_)
+                    : ops::gate_logits(input.x, weight_, std::nullopt, std::nullopt);
+  }
   at::Tensor logits = at::linear(input.x.to(at::kFloat), weight_.to(at::kFloat));
-  if (!residual_weight_.defined() || !input.previous_logits.defined()) return logits;
+  if (!residual) return logits;
   // G(x^j) = W^j x^j + W_g^j G(x^{j-1})  (MoE++ Eq. 6)
   return logits.add(at::linear(input.previous_logits, residual_weight_.to(at::kFloat)));
 }
@@ -101,6 +113,9 @@ Routing SoftmaxGate::route(const GateInput& input) const {
   check_input(options_, input);
   Routing routing;
   routing.logits = raw_logits(input);
+  if (ops::gate_select_takes(routing.logits, options_.num_experts_per_tok)) {
+    return route_fused(input, std::move(routing));
+  }
   const at::Tensor scores = this->scores(routing.logits);
   const at::Tensor ranking =
       selection_bias_.defined() ? scores.detach().add(selection_bias_) : scores.detach();
@@ -114,9 +129,51 @@ Routing SoftmaxGate::route(const GateInput& input) const {
     routing.slots = routing.slots.masked_fill(keep.logical_not(), -1);
   }
 
+  finish(input, scores, std::move(keep), routing);
+  return routing;
+}
+
+// The same in one kernel, which also counts the load.
+Routing SoftmaxGate::route_fused(const GateInput& input, Routing routing) const {
+  ops::GateRule rule{.top_k = options_.num_experts_per_tok,
+                     .standardise = options_.scoring == Scoring::kStandardisedSoftmax,
+                     .norm_std = options_.gate_norm_std,
+                     .normalisation = static_cast<ops::GateNormalisation>(options_.weight_normalisation),
+                     .zero_slots = {},
+                     .scale = options_.routed_scaling_factor};
+  for (int64_t z = 0; z < options_.num_zero_experts(); ++z) {
+    if (options_.zero_experts[z] == ZeroExpertKind::kZero) {
+      rule.zero_slots.push_back(options_.num_experts + z);
+    }
+  }
+  const auto optional = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::optional(tensor) : std::nullopt;
+  };
+  auto selected =
+      ops::gate_select(routing.logits, optional(selection_bias_), optional(input.token_mask), rule);
+  routing.slots = std::move(selected.slots);
+  routing.weights = std::move(selected.weights);
+  if (drops(input)) {
+    at::Tensor keep = input.token_mask.defined() ? input.token_mask.unsqueeze(1) : at::Tensor();
+    finish(input, selected.scores, std::move(keep), routing);
+    return routing;
+  }
+  routing.load = std::move(selected.load);
+  routing.dropped = at::zeros({}, routing.load.options());
+  if (input.training) add_losses(input, selected.scores, routing.load, routing);
+  return routing;
+}
+
+bool SoftmaxGate::drops(const GateInput& input) const {
+  return options_.capacity_factor && (input.training || options_.capacity_in_inference);
+}
+
+// Capacity, load and losses of chosen slots; keep [T, 1] bool or undefined: tokens that count.
+void SoftmaxGate::finish(const GateInput& input, const at::Tensor& scores, at::Tensor keep,
+                         Routing& routing) const {
   const RoutingPlan plan = ops::routing_plan(routing.slots, options_.num_slots());
   const at::Tensor assigned = assigned_load(plan);
-  if (options_.capacity_factor && (input.training || options_.capacity_in_inference)) {
+  if (drops(input)) {
     const SlotCapacity capacity = slot_capacity(options_, num_counted_tokens(input));
     KeptAssignments kept = keep_within(capacity, plan, routing.slots, options_.num_experts);
     keep = kept.keep;
@@ -129,7 +186,6 @@ Routing SoftmaxGate::route(const GateInput& input) const {
   }
   if (keep.defined()) routing.weights = routing.weights.masked_fill(keep.logical_not(), 0);
   if (input.training) add_losses(input, scores, assigned, routing);
-  return routing;
 }
 
 void SoftmaxGate::update(const at::Tensor& load) {

@@ -21,6 +21,9 @@ class SoftmaxGate : public Gate {
   at::Tensor raw_logits(const GateInput& input) const;                           // [T, S] fp32
   at::Tensor scores(const at::Tensor& logits) const;                             // [T, S] fp32
   at::Tensor weights(const at::Tensor& scores, const at::Tensor& chosen) const;  // [T, K] fp32
+  Routing route_fused(const GateInput& input, Routing routing) const;            // on a GPU
+  bool drops(const GateInput& input) const;
+  void finish(const GateInput& input, const at::Tensor& scores, at::Tensor keep, Routing& routing) const;
   void add_losses(const GateInput& input, const at::Tensor& scores, const at::Tensor& assigned,
                   Routing& routing) const;
 

@@ -12,7 +12,8 @@ AdamW::AdamW(std::vector<TrainedParameter> parameters, const AdamWOptions& optio
   at::NoGradGuard no_grad;
   for (const auto& parameter : parameters_) {
     const at::Tensor& tensor = parameter.tensor;
-    Moments moments{at::zeros(tensor.sizes(), at::kFloat), at::zeros(tensor.sizes(), at::kFloat), {}};
+    const auto fp32 = tensor.options().dtype(at::kFloat).requires_grad(false);
+    Moments moments{at::zeros(tensor.sizes(), fp32), at::zeros(tensor.sizes(), fp32), {}};
     // The fused kernel walks flat memory.
     if (tensor.scalar_type() != at::kFloat || !tensor.is_contiguous()) {
       moments.master = tensor.detach().to(at::kFloat).contiguous().clone();
@@ -23,7 +24,9 @@ AdamW::AdamW(std::vector<TrainedParameter> parameters, const AdamWOptions& optio
 
 void AdamW::step(const std::vector<at::Tensor>& gradients, double learning_rate, int64_t step) {
   at::NoGradGuard no_grad;
-  const at::Tensor step_count = at::scalar_tensor(static_cast<double>(step), at::kFloat);
+  if (parameters_.empty()) return;
+  const at::Tensor step_count =
+      at::scalar_tensor(static_cast<double>(step), parameters_[0].tensor.options().dtype(at::kFloat));
   // Tensor by tensor, so that at most one gradient is widened at a time.
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!gradients[i].defined()) continue;

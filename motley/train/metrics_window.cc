@@ -1,5 +1,8 @@
 #include "motley/train/metrics_window.h"
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -10,10 +13,26 @@ double ffn_load(const std::vector<double>& load, int64_t num_experts) {
   return std::accumulate(load.begin(), load.begin() + num_experts, 0.0);
 }
 
+// Losses, load and dropped assignments of each layer in one tensor on the CPU: one wait for a GPU.
+at::Tensor figures_of(const std::vector<Routing>& routings) {
+  std::vector<at::Tensor> parts;
+  const auto add = [&](const at::Tensor& tensor) {
+    parts.push_back(tensor.detach().to(at::kDouble).flatten());
+  };
+  for (const Routing& routing : routings) {
+    for (const auto& auxiliary : routing.losses) add(auxiliary.value);
+    add(routing.load);
+    if (routing.dropped.defined()) add(routing.dropped);
+  }
+  return parts.empty() ? at::empty({0}, at::kDouble) : at::cat(parts).cpu();
+}
+
 }  // namespace
 
 void MetricsWindow::add_pass(double loss, const std::vector<Routing>& routings,
                              const std::vector<int64_t>& layers, int64_t tokens) {
+  const at::Tensor figures = figures_of(routings);
+  const double* value = figures.const_data_ptr<double>();
   layers_ = layers;
   ++passes_;
   tokens_ += tokens;
@@ -22,12 +41,10 @@ void MetricsWindow::add_pass(double loss, const std::vector<Routing>& routings,
   dropped_.resize(routings.size());
   for (size_t layer = 0; layer < routings.size(); ++layer) {
     const Routing& routing = routings[layer];
-    for (const auto& auxiliary : routing.losses) losses_[auxiliary.name] += auxiliary.value.item<double>();
-    const at::Tensor load = routing.load.to(at::kFloat).contiguous();
-    const float* values = load.const_data_ptr<float>();
-    load_[layer].resize(load.numel());
-    for (int64_t slot = 0; slot < load.numel(); ++slot) load_[layer][slot] += values[slot];
-    if (routing.dropped.defined()) dropped_[layer] += routing.dropped.item<double>();
+    for (const auto& auxiliary : routing.losses) losses_[auxiliary.name] += *value++;
+    load_[layer].resize(routing.load.numel());
+    for (double& load : load_[layer]) load += *value++;
+    if (routing.dropped.defined()) dropped_[layer] += *value++;
   }
 }
 

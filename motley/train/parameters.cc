@@ -1,6 +1,7 @@
 #include "motley/train/parameters.h"
 
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
@@ -65,10 +66,15 @@ std::vector<at::Tensor> GradientSum::take() {
 }
 
 double global_norm(const std::vector<at::Tensor>& gradients) {
-  double squares = 0;
+  std::vector<at::Tensor> norms;
   for (const at::Tensor& gradient : gradients) {
-    if (!gradient.defined()) continue;
-    const double norm = at::linalg_vector_norm(gradient, 2, {}, false, at::kFloat).item<double>();
+    if (gradient.defined()) norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kFloat));
+  }
+  if (norms.empty()) return 0;
+  const at::Tensor all = at::stack(norms).cpu();  // one wait for a GPU, not one for each
+  double squares = 0;
+  for (int64_t i = 0; i < all.numel(); ++i) {
+    const double norm = all.const_data_ptr<float>()[i];
     squares += norm * norm;
   }
   return std::sqrt(squares);

@@ -77,6 +77,7 @@ TrainOptions read_train(ConfigValues values, const DataConfig& data) {
   train.gradient_clip = values.optional<double>("gradient_clip", train.gradient_clip, at_least(0));
   train.dtype = values.choice("dtype", {"fp32", "bf16"}, "fp32") == "fp32" ? at::kFloat : at::kBFloat16;
   train.seed = static_cast<uint64_t>(values.optional<int64_t>("seed", 0, at_least(0)));
+  train.device = values.optional<std::string>("device", train.device);
   train.threads = values.optional<int64_t>("threads", train.threads, between(0, 1024));
   train.eval_every = values.optional<int64_t>("eval_every", train.eval_every, at_least(0));
   train.eval_tokens = values.optional<int64_t>("eval_tokens", train.eval_tokens, at_least(0));
@@ -151,6 +152,7 @@ nlohmann::json to_json(const RunConfig& config) {
         {"gradient_clip", train.gradient_clip},
         {"dtype", train.dtype == at::kFloat ? "fp32" : "bf16"},
         {"seed", train.seed},
+        {"device", train.device},
         {"threads", train.threads},
         {"checkpoint_every", train.checkpoint_every},
         {"keep_checkpoints", train.keep_checkpoints},

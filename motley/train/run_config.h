@@ -33,6 +33,7 @@ struct TrainOptions {
   double gradient_clip = 1.0;         // of the global norm; 0: none
   at::ScalarType dtype = at::kFloat;  // bf16: with fp32 master weights and moments
   uint64_t seed = 0;                  // of the initial weights, the order of data and samples
+  std::string device = "cpu";         // or cuda, cuda:<n>
   int64_t threads = 0;                // 0: all that this process may use
   int64_t eval_every = 0;             // steps; 0: only at the end
   int64_t eval_tokens = 0;            // of the validation text at eval_every; 0: all. The end takes all.

@@ -20,7 +20,7 @@ constexpr uint64_t kGateNoise = 2;  // stream of mix_seed; the order of data tak
 
 at::Tensor mean_loss(const at::Tensor& logits, const at::Tensor& targets) {
   const Part part("loss");
-  return at::cross_entropy_loss(logits.to(at::kFloat), targets);
+  return at::cross_entropy_loss(logits.to(at::kFloat), targets.to(logits.device()));
 }
 
 }  // namespace
@@ -88,13 +88,13 @@ Trainer::Pass Trainer::forward_backward(int64_t step, int64_t pass) {
   const TrainingBatch batch = pack_windows(tokens_, window_begins(step, pass), sequence_length_);
   CausalLmOutput output = model_.forward(batch.inputs, forward_options(step, pass));
   const at::Tensor loss = mean_loss(output.logits, batch.targets);
-  Pass result{loss.item<double>(), std::move(output.routings), std::move(output.moe_layers)};
-  if (!std::isfinite(result.loss)) return result;
+  Pass result{0, std::move(output.routings), std::move(output.moe_layers)};
   at::Tensor total = loss;
   for (const Routing& routing : result.routings) {
     for (const AuxiliaryLoss& auxiliary : routing.losses) total = total.add(auxiliary.value);
   }
   total.div(static_cast<double>(options_.gradient_accumulation)).backward();
+  result.loss = loss.item<double>();  // waits for a GPU: not before backward is in its queue
   return result;
 }
 

@@ -9,6 +9,7 @@
 #include "motley/base/log.h"
 #include "motley/io/atomic_file.h"
 #include "motley/models/registry.h"
+#include "motley/ops/device.h"
 #include "motley/train/finite.h"
 #include "motley/train/report.h"
 
@@ -42,6 +43,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
       data_(read_run_data(config.data)),
       window_({}) {
   const int64_t threads = use_threads(options_.threads);
+  const c10::Device device = parse_device(options_.device, "train.device");
   const json configuration = to_json(config_);
   if (state && state->data != data_.fingerprint()) {
     throw UserError(Mistake{config_.data.path,
@@ -56,6 +58,8 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
   } else {
     model_ = make_model(config_.model, options_.seed, options_.dtype, sums_in_fp32);
   }
+  if (!device.is_cpu()) use_deterministic_algorithms();
+  model_->to(device);
   if (model_->vocab_size() != data_.tokenizer->vocab_size()) {
     throw UserError(Mistake{
         "model.vocab_size",

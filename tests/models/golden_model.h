@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "motley/base/concat.h"
 #include "motley/base/config_values.h"
 #include "motley/io/safetensors.h"
 

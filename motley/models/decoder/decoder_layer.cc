@@ -42,7 +42,8 @@ void DecoderLayer::forward(DecoderState& state) const {
   const auto observe = [&](const char* block) {
     if (state.options.observe) state.options.observe(prefix_ + block, state.x);
   };
-  const CacheView view = {state.options.cache, index_, &state.options.cache_sequences};
+  const CacheView view = {state.options.cache, index_, &state.options.cache_sequences,
+                          state.options.cache_block_table};
   const at::Tensor attention_input = rms_norm(state.x, attention_norm_, eps_);
   state.x = at::add(state.x, attention_.forward(attention_input, state.batch, state.rotary, view));
   observe("self_attn");

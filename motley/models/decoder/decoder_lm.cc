@@ -42,22 +42,25 @@ at::Tensor DecoderLm::embed(const at::Tensor& ids) const {
   return at::embedding(embedding_, ids);
 }
 
-CausalLmOutput DecoderLm::forward(const PackedBatch& batch, const ForwardOptions& options) {
-  check(batch, options);
+CausalLmOutput DecoderLm::forward(const PackedBatch& given, const ForwardOptions& options) {
+  check(given, options);
+  PackedBatch batch = given;
+  batch.ids = given.ids.to(device());
+  batch.positions = given.positions.to(device());
   const auto observe = [&](const char* name, const at::Tensor& value) {
     if (options.observe) options.observe(name, value);
   };
   DecoderState state{batch, options, rotary_, embed(batch.ids), {}, {}};
   observe("model.embed_tokens", state.x);
   for (const DecoderLayer& layer : layers_) layer.forward(state);
-  if (options.cache != nullptr) {
+  if (options.cache != nullptr && !options.cache_block_table.defined()) {
     for (int64_t b = 0; b < batch.num_sequences(); ++b) {
       options.cache->commit(options.cache_sequences[b],
                             batch.sequence_offset[b + 1] - batch.sequence_offset[b]);
     }
   }
   at::Tensor x = state.x;
-  if (options.output_rows.defined()) x = x.index_select(0, options.output_rows);
+  if (options.output_rows.defined()) x = x.index_select(0, options.output_rows.to(device()));
   x = rms_norm(x, norm_, options_.rms_norm_eps);
   {
     const Part part("head");
@@ -86,6 +89,11 @@ void DecoderLm::visit(const TensorVisitor& visitor) {
   for (DecoderLayer& layer : layers_) layer.visit(visitor);
   visitor("model.norm.weight", norm_, TensorRole::kParameter);
   if (head_.defined()) visitor("lm_head.weight", head_, TensorRole::kParameter);
+}
+
+void DecoderLm::to(at::Device device) {
+  visit([&](const std::string&, at::Tensor& tensor, TensorRole) { tensor = tensor.to(device); });
+  rotary_.to(device);
 }
 
 KvCacheShape DecoderLm::kv_cache_shape() const {

@@ -20,6 +20,8 @@ class DecoderLm : public CausalLm {
   // Names: model.embed_tokens.weight, model.layers.L.*, model.norm.weight, lm_head.weight unless tied.
   void visit(const TensorVisitor& visitor) override;
   nlohmann::json config() const override { return config_; }
+  void to(at::Device device) override;
+  at::Device device() const override { return embedding_.device(); }
   int64_t vocab_size() const override { return options_.vocab_size; }
   int64_t max_positions() const override { return options_.max_positions; }
   at::ScalarType dtype() const override { return options_.dtype; }

