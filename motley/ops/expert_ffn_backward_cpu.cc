@@ -91,17 +91,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_i
           kernels::offset(activated.mutable_data_ptr(), type, r * expert_width + first));
     }
   };
-  run_transposed(ranges, {row_source(dy, row_assignment, top_k, true), &down, through_activation});
+  run_transposed(ranges,
+                 {row_source(dy, row_assignment, top_k, true), &down, nullptr, nullptr, through_activation});
   gate_gradients(parts, dy, down_bias, row_assignment, top_k, ranges, dgate_weights);
 
   at::Tensor dx_rows = at::empty({max_rows, model_width}, gate_weights.options());
-  auto keep = [&](const RowRange& range, int64_t first, int count, const float* c, int stride) {
-    for (int64_t i = 0; i < range.count; ++i) {
-      float* to = dx_rows.mutable_data_ptr<float>() + (range.first + i) * model_width + first;
-      std::copy(c + i * stride, c + i * stride + count, to);
-    }
-  };
-  run_transposed(ranges, {row_source(dhidden, row_assignment, top_k, false), &gate_up, keep});
+  run_transposed(ranges, {row_source(dhidden, row_assignment, top_k, false), &gate_up, nullptr, &dx_rows});
   at::Tensor dx = at::empty(dy.sizes(), dy.options());
   token_sum_into(dx_rows, nullptr, place_of_expert ? present_rows(token_rows, ranges, max_rows) : token_rows,
                  dx);

@@ -46,25 +46,6 @@ void multiply(const at::Tensor& x, const at::Tensor& weight, const OptionalTenso
   });
 }
 
-void multiply_transposed(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                         const at::Tensor& row_assignment, const std::vector<RowRange>& ranges, int64_t top_k,
-                         bool by_token, at::Tensor& y) {
-  const auto& cpu = kernels::cpu_kernels();
-  const auto type = kernel_type(y.scalar_type());
-  const int64_t columns = weight.size(2);
-  auto finish = [&](const RowRange& range, int64_t first, int count, const float* c, int stride) {
-    const void* b = place_data(bias, range.place);
-    float shift[kernels::kMaxLanes] = {};
-    if (b) cpu.convert(type, kernels::offset(b, type, first), count, kernels::DType::kFloat32, shift);
-    for (int64_t i = 0; i < range.count; ++i) {
-      const void* parts[] = {c + i * stride, shift};
-      void* to = kernels::offset(y.mutable_data_ptr(), type, (range.first + i) * columns + first);
-      cpu.weighted_sum(kernels::DType::kFloat32, parts, nullptr, b ? 2 : 1, 0, count, type, to, false);
-    }
-  };
-  run_transposed(ranges, {row_source(x, row_assignment, top_k, by_token), &weight, finish});
-}
-
 at::Tensor expert_matmul_cpu(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
                              const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                              const OptionalTensor& place_of_expert, int64_t top_k, bool by_token,
@@ -81,7 +62,7 @@ at::Tensor expert_matmul_cpu(const at::Tensor& x, const at::Tensor& weight, cons
     multiply(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
   } else {
     const auto ranges = row_ranges(expert_offset, place_of_expert, kTransposedRows);
-    multiply_transposed(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
+    run_transposed(ranges, {row_source(x, row_assignment, top_k, by_token), &weight, &bias, &y});
   }
   return y;
 }

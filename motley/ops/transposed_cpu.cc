@@ -13,6 +13,14 @@ using kernels::kMaxLanes;
 namespace {
 // Columns of a task: while one panel of them is used, the next is fetched.
 constexpr int64_t kPart = 4 * kMaxLanes;
+
+void start_from_bias(const kernels::CpuKernels& cpu, kernels::DType type, const void* bias, int count,
+                     int lanes, const RowRange& range, float* c) {
+  float wide[kMaxLanes] = {};
+  cpu.convert(type, bias, count, kernels::DType::kFloat32, wide);
+  for (int64_t i = 0; i < range.count; ++i) std::copy(wide, wide + lanes, c + i * lanes);
+}
+
 }  // namespace
 
 void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct& product) {
@@ -55,8 +63,21 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
         const int64_t size = kernels::size_of(type);
         upcoming = {kernels::offset(weight, type, column + count), columns * size, depth, after * size};
       }
-      kernels::multiply_rows(cpu, panel, type, rows, range.count, c, false, converted, &upcoming);
-      product.finish(range, column, count, c, panel.lanes());
+      const void* bias = product.bias ? place_data(*product.bias, range.place) : nullptr;
+      if (bias)
+        start_from_bias(cpu, type, kernels::offset(bias, type, column), count, panel.lanes(), range, c);
+      void* to[kTransposedRows];
+      kernels::RowOutput output{to, kernels::DType::kFloat32, count};
+      if (product.out) {
+        output.type = kernel_type(product.out->scalar_type());
+        for (int64_t i = 0; i < range.count; ++i) {
+          to[i] = kernels::offset(product.out->mutable_data_ptr(), output.type,
+                                  (range.first + i) * columns + column);
+        }
+      }
+      kernels::multiply_rows(cpu, panel, type, rows, range.count, c, bias != nullptr, converted, &upcoming,
+                             product.out ? &output : nullptr);
+      if (product.finish) product.finish(range, column, count, c, panel.lanes());
     }
   });
 }

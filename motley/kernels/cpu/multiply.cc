@@ -24,12 +24,11 @@ bool Upcoming::take(int num_rows, int64_t steps, const void** next, int64_t* nex
 }
 
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch, Upcoming* upcoming) {
+                   float* c, bool accumulate, void* scratch, Upcoming* upcoming, const RowOutput* output) {
   const int64_t block = depth_block(panel.type);
   const auto run = kernels.tile(panel.type);
   const int most = kernels.tile_rows(panel.type);
-  if (panel.depth == 0 && !accumulate) std::fill(c, c + num_rows * panel.lanes(), 0.0f);
-  for (int64_t k = 0; k < panel.depth; k += block) {
+  for (int64_t k = 0; k == 0 || k < panel.depth; k += block) {
     const int64_t depth = std::min(block, panel.depth - k);
     for (int64_t i = 0; i < num_rows; i += most) {
       const int count = static_cast<int>(std::min<int64_t>(most, num_rows - i));
@@ -45,6 +44,12 @@ void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Ro
       }
       Tile tile{panel.at(k), panel.vectors, at, count, depth, next, 0, c + i * panel.lanes()};
       tile.from_c = accumulate || k > 0;
+      if (output && k + depth == panel.depth) {
+        tile.out = output->out + i;
+        tile.out_type = output->type;
+        tile.count = output->count;
+        fetch_for_writing(tile.out, count, output->count * size_of(output->type));
+      }
       if (upcoming) upcoming->take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
       run(tile);
     }

@@ -55,11 +55,33 @@ class Upcoming {
   int64_t lines_ = 1;  // of a row
 };
 
+// Where a product goes, rounded once, instead of into c: the first `count` lanes of row i to out[i].
+struct RowOutput {
+  void* const* out;
+  DType type;
+  int count;
+};
+
+// Lines that will be needed are on their way while a tile is computed. Always inlined: GCC takes a function
+// that only prefetches for one without effect and drops its calls.
+inline __attribute__((always_inline)) void fetch(const void* from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const std::byte*>(from) + at);
+}
+inline __attribute__((always_inline)) void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
+  for (int i = 0; i < num_rows; ++i) {
+    for (int64_t at = 0; at < bytes; at += 64) {
+      __builtin_prefetch(static_cast<const std::byte*>(rows[i]) + at, 1);
+    }
+  }
+}
+
 // c[i * lanes + lane] = sum over k of rows[i][k] * panel(k, lane), or added to what c holds.
 // `type` is the rows'. Any number of rows; those past one cache's worth are better in blocks. Equally spaced
-// if the family wants them so. upcoming, unless null, is fetched meanwhile as far as this product goes.
+// if the family wants them so. upcoming, unless null, is fetched meanwhile as far as this product goes. With
+// an output c is only scratch, or what the sums start from.
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
-                   float* c, bool accumulate, void* scratch, Upcoming* upcoming = nullptr);
+                   float* c, bool accumulate, void* scratch, Upcoming* upcoming = nullptr,
+                   const RowOutput* output = nullptr);
 
 // panel(k, lane) = matrix[k][first + lane], lane < count: a block of columns of a matrix as it lies.
 void pack_matrix(const CpuKernels& kernels, DType type, const void* matrix, int64_t stride, int64_t first,

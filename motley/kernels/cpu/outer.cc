@@ -8,19 +8,6 @@ namespace {
 constexpr int64_t kDepth = kOuterDepth;
 constexpr int64_t kStride = kDepth + 32;  // of a turned row: powers of two would share cache sets
 
-// Lines that will be needed are on their way while a tile is computed. Always inlined: GCC takes a function
-// that only prefetches for one without effect and drops its calls.
-inline __attribute__((always_inline)) void fetch(const void* from, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const std::byte*>(from) + at);
-}
-inline __attribute__((always_inline)) void fetch_for_writing(void* const* rows, int num_rows, int64_t bytes) {
-  for (int i = 0; i < num_rows; ++i) {
-    for (int64_t at = 0; at < bytes; at += 64) {
-      __builtin_prefetch(static_cast<const std::byte*>(rows[i]) + at, 1);
-    }
-  }
-}
-
 }  // namespace
 
 int64_t outer_scratch_bytes() {
