@@ -57,7 +57,7 @@ class GateSelectNode : public torch::autograd::Function<GateSelectNode> {
   }
 };
 
-OptionalTensor dense(const OptionalTensor& tensor) {
+OptionalTensor dense_or_none(const OptionalTensor& tensor) {
   return tensor.has_value() && tensor->defined() ? OptionalTensor(dense(*tensor)) : std::nullopt;
 }
 
@@ -70,7 +70,7 @@ bool gate_select_takes(const at::Tensor& logits, int64_t top_k) {
 GateSelected gate_select(const at::Tensor& logits, const OptionalTensor& selection_bias,
                          const OptionalTensor& token_mask, const GateRule& rule) {
   const at::Tensor values = dense(logits);
-  const auto bias = dense(selection_bias), mask = dense(token_mask);
+  const auto bias = dense_or_none(selection_bias), mask = dense_or_none(token_mask);
   if (c10::GradMode::is_enabled() && logits.requires_grad()) {
     const auto out = GateSelectNode::apply(values, bias, mask, rule);
     return {out[0], out[1], out[2], out[3]};
@@ -81,7 +81,8 @@ GateSelected gate_select(const at::Tensor& logits, const OptionalTensor& selecti
 
 at::Tensor gate_logits(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& previous,
                        const OptionalTensor& residual) {
-  return gate_logits_operator().call(dense(x), dense(weight), dense(previous), dense(residual));
+  return gate_logits_operator().call(dense(x), dense(weight), dense_or_none(previous),
+                                     dense_or_none(residual));
 }
 
 }  // namespace motley::ops

