@@ -37,44 +37,79 @@ struct Dhidden {
   }
 
  private:
+  // What the finish of a row reads; read while the row before the last is finished.
+  struct RowInput {
+    RawPairs<T> gate[2], up[2];
+    float weight;
+  };
+
   template <ActivationKind kind>
   __device__ static void write(const Params& p, const Work& work, Sum& sum,
                                float (&parts)[kTileN / kWarpTile][kTileM]) {
     const int width = p.activation.hidden_width(p.expert_width);
-    for_each_row(sum, [&](const auto& line, int h, int within) {
+    const int first_column = work.n_tile * kTileN + warp_column();
+    RowInput ahead[2];
+    int assignment[2];  // of the row after the one ahead
+    const auto look_up = [&](int within, int h) {
+      assignment[h] = __ldg(p.row_assignment + min(work.row_begin + within, work.row_end - 1));
+    };
+    const auto read = [&](int within, int h) {
       const long row = work.row_begin + within;
-      const bool valid = row < work.row_end;
-      const float weight = valid ? __ldg(p.gate_weights + __ldg(p.row_assignment + row)) : 0.f;
+      const bool valid = row < work.row_end && within < warp_row() + kWarpTile;
+      ahead[h].weight = __ldg(p.gate_weights + assignment[h]);
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const int column = first_column + part * 32, left = p.expert_width - column;
+        const T* hidden = p.hidden + row * width + column;
+        read_pairs<true>(hidden, valid, left, ahead[h].gate[part]);
+        if constexpr (is_gated(kind))
+          read_pairs<true>(hidden + p.expert_width, valid, left, ahead[h].up[part]);
+      }
+      look_up(within + 16, h);
+    };
+    for (int h = 0; h < 2; ++h) look_up(warp_row() + 8 * h, h);
+    for (int h = 0; h < 2; ++h) read(warp_row() + 8 * h, h);
+    for_each_row(sum, [&](const auto& line, int h, int within) {
+      const RowInput input = ahead[h];
+      read(within + 16, h);
       float part = 0.f;
 #pragma unroll
-      for (int columns = 0; columns < 2; ++columns) {
-        const int column = work.n_tile * kTileN + warp_column() + columns * 32,
-                  left = p.expert_width - column;
-        Pairs da, gate, up, dgate, dup, weighted;
-        get_pairs(line, h, columns, da);
-        load_pairs(p.hidden + row * width + column, valid, left, gate);
-        if constexpr (is_gated(kind))
-          load_pairs(p.hidden + row * width + p.expert_width + column, valid, left, up);
-#pragma unroll
-        for (int j = 0; j < kPairs; ++j) {
-          const float2 u = is_gated(kind) ? up[j] : float2{};
-          const ActivationGradient x = activate_with_gradient<kind>(p.activation, gate[j].x, u.x);
-          const ActivationGradient y = activate_with_gradient<kind>(p.activation, gate[j].y, u.y);
-          part += da[j].x * x.value + da[j].y * y.value;
-          const float dx = weight * da[j].x, dy = weight * da[j].y;
-          dgate[j] = {dx * x.dg, dy * y.dg};
-          dup[j] = {dx * x.du, dy * y.du};
-          weighted[j] = {weight * x.value, weight * y.value};
-        }
-        T* dhidden = p.dhidden + row * width + column;
-        store_pairs(dhidden, valid, left, dgate);
-        if constexpr (is_gated(kind)) store_pairs(dhidden + p.expert_width, valid, left, dup);
-        store_pairs(p.weighted + row * p.expert_width + column, valid, left, weighted);
-      }
+      for (int i = 0; i < 2; ++i)
+        part += write_pairs<kind>(p, work, work.row_begin + within, first_column + i * 32, line, h, i, input);
       part += __shfl_xor_sync(kAllLanes, part, 1);
       part += __shfl_xor_sync(kAllLanes, part, 2);
       if (threadIdx.x % 4 == 0) parts[warp_column() / kWarpTile][within] = part;
     });
+  }
+
+  // Returns this thread's part of the gate weight's gradient.
+  template <ActivationKind kind>
+  __device__ static float write_pairs(const Params& p, const Work& work, long row, int column,
+                                      const float (&line)[kTilesN][4], int h, int columns,
+                                      const RowInput& input) {
+    const int width = p.activation.hidden_width(p.expert_width), left = p.expert_width - column;
+    const bool valid = row < work.row_end;
+    float part = 0.f;
+    Pairs da, gate, up, dgate, dup, weighted;
+    get_pairs(line, h, columns, da);
+    get_pairs(input.gate[columns], gate);
+    if constexpr (is_gated(kind)) get_pairs(input.up[columns], up);
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const float2 u = is_gated(kind) ? up[j] : float2{};
+      const ActivationGradient x = activate_with_gradient<kind>(p.activation, gate[j].x, u.x);
+      const ActivationGradient y = activate_with_gradient<kind>(p.activation, gate[j].y, u.y);
+      part += da[j].x * x.value + da[j].y * y.value;
+      const float dx = input.weight * da[j].x, dy = input.weight * da[j].y;
+      dgate[j] = {dx * x.dg, dy * y.dg};
+      dup[j] = {dx * x.du, dy * y.du};
+      weighted[j] = {input.weight * x.value, input.weight * y.value};
+    }
+    T* dhidden = p.dhidden + row * width + column;
+    store_pairs(dhidden, valid, left, dgate);
+    if constexpr (is_gated(kind)) store_pairs(dhidden + p.expert_width, valid, left, dup);
+    store_pairs(p.weighted + row * p.expert_width + column, valid, left, weighted);
+    return part;
   }
 };
 

@@ -18,10 +18,10 @@ struct Matmul {
   static constexpr bool kOuter = false, kMajorK = major_k;
 
   __device__ static int depth(const Params& p, const Work&) { return p.a.width; }
-  __device__ static int b_line(const Params& p, int n_tile, int i, int line) {
-    const int column = n_tile * kTileN + i * 64 + line;
-    return column < p.b_width ? column : -1;
-  }
+  __device__ static int num_columns(const Params& p) { return p.b_width; }
+  __device__ static int b_step(const Params&) { return 64; }
+  __device__ static int b_column(const Params&, int n_tile, int line) { return n_tile * kTileN + line; }
+  __device__ static int b_line(const Params&, int column, int) { return column; }
   __device__ static void finish(const Params& p, const Work& work, Sum& sum) {
     const int column = work.n_tile * kTileN + warp_column();
     Pairs bias[2];

@@ -41,8 +41,10 @@ struct Outer {
         Pairs values;
         get_pairs(line, h, part, values);
         if (p.accumulate) {
+          RawPairs<Out> raw;
           Pairs before;
-          load_pairs(to, valid, left, before);
+          read_pairs<false>(to, valid, left, raw);
+          get_pairs(raw, before);
           add_pairs(values, before);
         }
         store_pairs(to, valid, left, values);

@@ -22,9 +22,13 @@ struct Up {
   static constexpr bool kOuter = false, kMajorK = true;
 
   __device__ static int depth(const Params& p, const Work&) { return p.a.width; }
-  __device__ static int b_line(const Params& p, int n_tile, int i, int line) {
-    const int column = p.gated ? n_tile * (kTileN / 2) + i * 32 + line % 32 : n_tile * kTileN + i * 64 + line;
-    return column >= p.expert_width ? -1 : p.gated && line >= 32 ? p.expert_width + column : column;
+  __device__ static int num_columns(const Params& p) { return p.expert_width; }
+  __device__ static int b_step(const Params& p) { return p.gated ? 32 : 64; }
+  __device__ static int b_column(const Params& p, int n_tile, int line) {
+    return p.gated ? n_tile * (kTileN / 2) + line % 32 : n_tile * kTileN + line;
+  }
+  __device__ static int b_line(const Params& p, int column, int line) {
+    return p.gated && line >= 32 ? p.expert_width + column : column;
   }
   __device__ static void finish(const Params& p, const Work& work, Sum& sum) {
     with_kind(p.activation.kind, [&]<ActivationKind kind>() {

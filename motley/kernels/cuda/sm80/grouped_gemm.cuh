@@ -6,7 +6,7 @@
 //   T, Params           element type; RowsParams<T> or OuterParams<T> with the arguments of `finish`
 //   kOuter              K runs over rows
 //   kMajorK             rows products: whether B's lines run along K
-//   b_line              see load.cuh
+//   b_column, b_step, b_line, num_columns   see load.cuh
 //   finish(p, work, sum)
 #pragma once
 
@@ -16,6 +16,9 @@
 #include "motley/kernels/cuda/sm80/multiply.cuh"
 
 namespace motley::cuda::sm80 {
+
+constexpr int kQuarters = 4;
+static_assert(kQuarters == kTilesM && kQuarters == kTilesN / 2 && kQuarters == kIssueParts);
 
 template <class Op>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -32,29 +35,36 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   uint32_t write = first, read = first;
   for (int i = 0; i < p.stages - 1; ++i, write += kStageBytes) {
-    loader.issue(write);
+    for (int part = 0; part < kIssueParts; ++part) loader.issue(write, part);
     commit_copies();
   }
   wait_for_copies(p.stages);
   __syncthreads();
   Multiplier<T, !Op::kOuter, Op::kMajorK> multiplier;
-  multiplier.read_first(read);
   for (int index = blockIdx.x;; index += gridDim.x) {
     const Work work = Op::kOuter ? table.outer_tile(index) : table.rows_tile(index);
     if (!work.valid) break;
     const int depth = Op::depth(p, work), steps = (depth + kTileK<T> - 1) / kTileK<T>;
     Sum sum = {};
+#pragma unroll
+    for (int i = 0; i < kQuarters; ++i) multiplier.read_first(read, i);
     for (int step = 0; step < steps; ++step) {
-      multiplier.read_rest(read);
-      loader.issue(write);
+#pragma unroll
+      for (int i = 0; i < kQuarters; ++i) {
+        multiplier.read_second(read, i);
+        loader.issue(write, i);
+        multiplier.multiply_first(sum, read, i);
+      }
       commit_copies();
       advance(write);
-      multiplier.multiply_first(sum, read);
       advance(read);
       wait_for_copies(p.stages);
       __syncthreads();
-      multiplier.read_first(read);
-      multiplier.multiply_rest(sum);
+#pragma unroll
+      for (int i = 0; i < kQuarters; ++i) {
+        multiplier.read_first(read, i);
+        multiplier.multiply_second(sum, i);
+      }
     }
     Op::finish(p, work, sum);
   }

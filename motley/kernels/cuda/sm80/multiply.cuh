@@ -46,7 +46,7 @@ __device__ inline void multiply_add<__half>(float (&sum)[4], const uint32_t (&a)
 }
 
 // 16-bit types: a step of K is two of mma's. The operands of the second are read while the first is
-// multiplied, those of the next step's first while the second is.
+// multiplied, those of the next step's first while the second is, a quarter of each at a time.
 template <class T, bool a_major_k, bool b_major_k>
 class Multiplier {
  public:
@@ -69,35 +69,27 @@ class Multiplier {
     }
   }
 
-  __device__ void read_first(uint32_t stage) { read<0>(stage); }
-  __device__ void read_rest(uint32_t stage) { read<1>(stage); }
-  __device__ void multiply_first(Sum& sum, uint32_t) { multiply<0>(sum); }
-  __device__ void multiply_rest(Sum& sum) { multiply<1>(sum); }
+  __device__ void read_first(uint32_t stage, int quarter) { read<0>(stage, quarter); }
+  __device__ void read_second(uint32_t stage, int quarter) { read<1>(stage, quarter); }
+  __device__ void multiply_first(Sum& sum, uint32_t, int quarter) { multiply<0>(sum, quarter); }
+  __device__ void multiply_second(Sum& sum, int quarter) { multiply<1>(sum, quarter); }
 
  private:
   // Chunks of a line are told apart by bits that the exchange of chunks leaves to exclusive or.
   template <int half>
-  __device__ void read(uint32_t stage) {
-#pragma unroll
-    for (int i = 0; i < kTilesM; ++i)
-      load_matrices<!a_major_k>(a_[half][i],
-                                stage + (a_major_k ? (a_at_ ^ (half * 32)) + i * 16 * kLineBytes
-                                                   : (a_at_ ^ (i * 32)) + half * 16 * kTileM * 2));
-#pragma unroll
-    for (int j = 0; j < kTilesN / 2; ++j)
-      load_matrices<!b_major_k>(b_[half][j],
-                                stage + (b_major_k ? (b_at_ ^ (half * 32)) + j * 16 * kLineBytes
-                                                   : (b_at_ ^ (j * 32)) + half * 16 * kTileN * 2));
+  __device__ void read(uint32_t stage, int i) {
+    load_matrices<!a_major_k>(a_[half][i], stage + (a_major_k ? (a_at_ ^ (half * 32)) + i * 16 * kLineBytes
+                                                              : (a_at_ ^ (i * 32)) + half * 16 * kTileM * 2));
+    load_matrices<!b_major_k>(b_[half][i], stage + (b_major_k ? (b_at_ ^ (half * 32)) + i * 16 * kLineBytes
+                                                              : (b_at_ ^ (i * 32)) + half * 16 * kTileN * 2));
   }
   template <int half>
-  __device__ void multiply(Sum& sum) {
+  __device__ void multiply(Sum& sum, int i) {
 #pragma unroll
-    for (int i = 0; i < kTilesM; ++i)
-#pragma unroll
-      for (int jj = 0; jj < kTilesN; ++jj) {
-        const int j = i % 2 ? kTilesN - 1 - jj : jj;  // to and fro: the last operand is used again at once
-        multiply_add<T>(sum[i][j], a_[half][i], b_[half][j / 2][j % 2 * 2], b_[half][j / 2][j % 2 * 2 + 1]);
-      }
+    for (int jj = 0; jj < kTilesN; ++jj) {
+      const int j = i % 2 ? kTilesN - 1 - jj : jj;  // to and fro: the last operand is used again at once
+      multiply_add<T>(sum[i][j], a_[half][i], b_[half][j / 2][j % 2 * 2], b_[half][j / 2][j % 2 * 2 + 1]);
+    }
   }
 
   uint32_t a_at_, b_at_;
@@ -112,29 +104,28 @@ class Multiplier<float, a_major_k, b_major_k> {
       : a_line_(threadIdx.x / 32 % kWarpsM * kWarpTile + threadIdx.x % 32 / 4),
         b_line_(threadIdx.x / 32 / kWarpsM * kWarpTile + threadIdx.x % 4 * 2) {}
 
-  __device__ void read_first(uint32_t) {}
-  __device__ void read_rest(uint32_t) {}
-  __device__ void multiply_rest(Sum&) {}
-  __device__ void multiply_first(Sum& sum, uint32_t stage) {
-#pragma unroll 1
-    for (int k = 0; k < kTileK<float>; k += 4) {
-      float a[2 * kTilesM][4];
+  __device__ void read_first(uint32_t, int) {}
+  __device__ void read_second(uint32_t, int) {}
+  __device__ void multiply_second(Sum&, int) {}
+  // A quarter is four k.
+  __device__ void multiply_first(Sum& sum, uint32_t stage, int quarter) {
+    const int k = 4 * quarter;
+    float a[2 * kTilesM][4];
 #pragma unroll
-      for (int i = 0; i < 2 * kTilesM; ++i) read_line<a_major_k, kTileM>(a[i], stage, a_line_ + 8 * i, k);
+    for (int i = 0; i < 2 * kTilesM; ++i) read_line<a_major_k, kTileM>(a[i], stage, a_line_ + 8 * i, k);
 #pragma unroll
-      for (int j = 0; j < kTilesN; ++j) {
-        float b[2][4];
-        for (int c = 0; c < 2; ++c)
-          read_line<b_major_k, kTileN>(b[c], stage + kStageABytes, b_line_ + 8 * j + c, k);
+    for (int j = 0; j < kTilesN; ++j) {
+      float b[2][4];
+      for (int c = 0; c < 2; ++c)
+        read_line<b_major_k, kTileN>(b[c], stage + kStageABytes, b_line_ + 8 * j + c, k);
 #pragma unroll
-        for (int at = 0; at < 4; ++at)
+      for (int at = 0; at < 4; ++at)
 #pragma unroll
-          for (int i = 0; i < 2 * kTilesM; ++i)
-            for (int c = 0; c < 2; ++c) {
-              float& element = sum[i / 2][j][i % 2 * 2 + c];
-              element = fmaf(a[i][at], b[c][at], element);
-            }
-      }
+        for (int i = 0; i < 2 * kTilesM; ++i)
+          for (int c = 0; c < 2; ++c) {
+            float& element = sum[i / 2][j][i % 2 * 2 + c];
+            element = fmaf(a[i][at], b[c][at], element);
+          }
     }
   }
 

@@ -73,25 +73,40 @@ __device__ void store_pairs(T* row, bool valid, int left, const Pairs& values) {
   }
 }
 
-// Zeros where there is nothing.
+// The same the other way, in two steps, so that the first can be taken early. Zeros where there is nothing.
 template <class T>
-__device__ void load_pairs(const T* row, bool valid, int left, Pairs& values) {
-  using Pair = PairOf<T>;
+struct RawPairs {
+  static constexpr int kVectors = sizeof(T) / 2;
+  uint4 bits[kVectors];
+};
+
+// constant: nothing writes there while the kernel runs.
+template <bool constant, class T>
+__device__ void read_pairs(const T* row, bool valid, int left, RawPairs<T>& raw) {
   const int q = threadIdx.x % 4;
+  const auto load = [](const auto* from) { return constant ? __ldg(from) : *from; };
   if constexpr (sizeof(T) == 2) {
-    uint4 bits{};
-    if (valid && 8 * q < left) bits = *reinterpret_cast<const uint4*>(row + 8 * q);
-    uint32_t words[kPairs] = {bits.x, bits.y, bits.z, bits.w};
+    raw.bits[0] = valid && 8 * q < left ? load(reinterpret_cast<const uint4*>(row + 8 * q)) : uint4{};
+  } else {
+    float2* values = reinterpret_cast<float2*>(raw.bits);
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j)
+      values[j] =
+          valid && 8 * j < left ? load(reinterpret_cast<const float2*>(row + 8 * j + 2 * q)) : float2{};
+  }
+}
+
+template <class T>
+__device__ void get_pairs(const RawPairs<T>& raw, Pairs& values) {
+  if constexpr (sizeof(T) == 2) {
+    uint32_t words[kPairs] = {raw.bits[0].x, raw.bits[0].y, raw.bits[0].z, raw.bits[0].w};
     exchange_words(words);
 #pragma unroll
     for (int j = 0; j < kPairs; ++j)
-      values[j] = Pair::to(reinterpret_cast<const typename Pair::Type&>(words[j]));
+      values[j] = PairOf<T>::to(reinterpret_cast<const typename PairOf<T>::Type&>(words[j]));
   } else {
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const bool inside = valid && 8 * j < left;
-      values[j] = inside ? *reinterpret_cast<const float2*>(row + 8 * j + 2 * q) : float2{};
-    }
+    for (int j = 0; j < kPairs; ++j) values[j] = reinterpret_cast<const float2*>(raw.bits)[j];
   }
 }
 
