@@ -221,7 +221,11 @@ struct Attention {
     pack(task, at.out, at.width, first, block.rows, head(task, task.dq, h), task.q_stride);
   }
 
-  static AttentionKernels kernels() { return {forward, backward}; }
+  static int64_t scratch_floats(int64_t length, int64_t head_dim) {
+    return AttentionScratch(nullptr, length, head_dim).floats;
+  }
+
+  static AttentionKernels kernels() { return {forward, backward, scratch_floats}; }
 };
 
 }  // namespace

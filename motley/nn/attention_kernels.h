@@ -24,14 +24,13 @@ struct AttentionTask {
   float* lse;                 // [num_heads, L]: log of the sum of the exponentials of a token's scores
   const void* d_o = nullptr;  // backward only, like q
   void *dq = nullptr, *dk = nullptr, *dv = nullptr;
-  float* scratch;  // attention_scratch_floats
+  float* scratch;  // scratch_floats of them
 };
-
-int64_t attention_scratch_floats(int64_t length, int64_t head_dim);
 
 struct AttentionKernels {
   void (*forward)(const AttentionTask& task);
   void (*backward)(const AttentionTask& task);
+  int64_t (*scratch_floats)(int64_t length, int64_t head_dim);
 };
 
 // Of the family of kernels in use, or of one by its name: see motley/kernels/cpu/families.h.
@@ -39,7 +38,8 @@ const AttentionKernels& attention_kernels();
 AttentionKernels attention_kernels(const std::string& family);
 
 AttentionKernels attention_portable();
-AttentionKernels attention_avx2();    // x86 only
-AttentionKernels attention_avx512();  // x86 only
+AttentionKernels attention_avx2();         // x86 only
+AttentionKernels attention_avx512();       // x86 only
+AttentionKernels attention_avx512_bf16();  // x86 only
 
 }  // namespace motley

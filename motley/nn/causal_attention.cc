@@ -45,7 +45,7 @@ class Call {
   void for_each(int64_t heads, const Run& run) const {
     const int64_t sequences = static_cast<int64_t>(offsets_.size()) - 1;
     at::parallel_for(0, sequences * heads, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> scratch(attention_scratch_floats(longest_, head_dim_));
+      std::vector<float> scratch(attention_kernels().scratch_floats(longest_, head_dim_));
       for (int64_t i = begin; i < end; ++i) {
         const int64_t sequence = i / heads;
         AttentionTask task{};

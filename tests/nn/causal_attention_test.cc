@@ -120,34 +120,50 @@ TEST(CausalAttention, LargeScoresDoNotOverflow) {
   EXPECT_LT(relative_error(causal_attention(x, x, x, {0, 40}), x), 1e-6);
 }
 
+// Two query heads of one key-value head, each against the portable kernels on the same values in fp32.
 TEST(CausalAttention, EveryFamilyAgrees) {
-  const int64_t length = 61, head_dim = 20;
-  const auto q = at::randn({length, head_dim}), k = at::randn({length, head_dim}),
-             v = at::randn({length, head_dim});
-  const auto d_out = at::randn({length, head_dim});
-  std::vector<float> scratch(attention_scratch_floats(length, head_dim));
-  const auto run = [&](const AttentionKernels& kernels) {
-    auto out = at::empty_like(q), lse = at::empty({length}), dq = at::empty_like(q), dk = at::empty_like(q),
-         dv = at::empty_like(q);
-    AttentionTask task{};
-    task.type = kernels::DType::kFloat32;
-    task.length = length;
-    task.head_dim = head_dim;
-    task.num_heads = 1;
-    task.q_stride = task.kv_stride = head_dim;
-    task.scale = 0.3f;
-    task.q = q.data_ptr(), task.k = k.data_ptr(), task.v = v.data_ptr(), task.o = out.data_ptr();
-    task.lse = lse.data_ptr<float>();
-    task.d_o = d_out.data_ptr(), task.dq = dq.data_ptr(), task.dk = dk.data_ptr(), task.dv = dv.data_ptr();
-    task.scratch = scratch.data();
-    kernels.forward(task);
-    kernels.backward(task);
-    return at::stack({out, dq, dk, dv});
+  struct Case {
+    at::ScalarType dtype;
+    int64_t length, head_dim;
+    double tolerance;
   };
-  const auto expected = run(attention_portable());
-  for (const auto& family : kernels::cpu_families()) {
-    if (!family.available || family.name == "portable") continue;
-    EXPECT_LT(relative_error(run(attention_kernels(family.name)), expected), 1e-5) << family.name;
+  for (const auto& [dtype, length, head_dim, tolerance] :
+       {Case{at::kFloat, 61, 20, 1e-5}, Case{at::kBFloat16, 61, 20, 1e-2}, Case{at::kBFloat16, 1, 16, 1e-2},
+        Case{at::kBFloat16, 64, 32, 1e-2}, Case{at::kBFloat16, 161, 80, 1e-2}}) {
+    const auto random = [&](int64_t heads) { return at::randn({length, heads, head_dim}).to(dtype); };
+    const auto q = random(2), k = random(1), v = random(1), d_out = random(2);
+    const auto run = [&](const AttentionKernels& kernels, at::ScalarType type) {
+      const auto in = [&](const at::Tensor& x) { return x.to(type); };
+      const auto q_in = in(q), k_in = in(k), v_in = in(v), d_out_in = in(d_out);
+      auto out = at::empty_like(q_in), lse = at::empty({2, length}), dq = at::empty_like(q_in),
+           dk = at::empty_like(k_in), dv = at::empty_like(v_in);
+      std::vector<float> scratch(kernels.scratch_floats(length, head_dim));
+      AttentionTask task{};
+      task.type = type == at::kFloat ? kernels::DType::kFloat32 : kernels::DType::kBFloat16;
+      task.length = length;
+      task.head_dim = head_dim;
+      task.num_heads = 2;
+      task.q_stride = 2 * head_dim, task.kv_stride = head_dim;
+      task.lse_stride = length;
+      task.scale = 0.3f;
+      task.q = q_in.data_ptr(), task.k = k_in.data_ptr(), task.v = v_in.data_ptr(), task.o = out.data_ptr();
+      task.lse = lse.data_ptr<float>();
+      task.d_o = d_out_in.data_ptr(), task.dq = dq.data_ptr(), task.dk = dk.data_ptr(),
+      task.dv = dv.data_ptr();
+      task.scratch = scratch.data();
+      kernels.forward(task);
+      kernels.backward(task);
+      return std::vector<at::Tensor>{out, lse, dq, dk, dv};
+    };
+    const auto expected = run(attention_portable(), at::kFloat);
+    for (const auto& family : kernels::cpu_families()) {
+      if (!family.available) continue;
+      const auto found = run(attention_kernels(family.name), dtype);
+      for (size_t i = 0; i < found.size(); ++i) {
+        EXPECT_LT(relative_error(found[i], expected[i]), tolerance)
+            << family.name << " " << dtype << " " << length << ", result " << i;
+      }
+    }
   }
 }
 
