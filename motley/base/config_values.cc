@@ -191,12 +191,6 @@ ConfigValues ConfigValues::section(std::string_view key) {
   return ConfigValues(find_required(key), source_, path_of(key));
 }
 
-ConfigValues ConfigValues::optional_section(std::string_view key) {
-  static const json empty = json::object();
-  const json* value = find(key);
-  return ConfigValues(value == nullptr ? empty : *value, source_, path_of(key));
-}
-
 void ConfigValues::finish() const {
   for (const auto& [key, value] : object_->items()) {
     if (known_.count(key) > 0) continue;

@@ -24,7 +24,7 @@ constexpr Range between(double min, double max) { return {min, max}; }
 //
 //   ConfigValues train = ConfigValues(json, "configs/a.json").section("train");
 //   options.steps = train.required<int64_t>("steps", at_least(1));
-//   options.dtype = train.choice("dtype", {"float32", "bfloat16"}, "float32");
+//   options.schedule = train.choice("schedule", {"cosine", "constant"}, "cosine");
 //   train.finish();
 //
 // T is one of bool, int, int64_t, float, double, std::string, or std::vector of int64_t, double or string.
@@ -44,13 +44,13 @@ class ConfigValues {
   std::string choice(std::string_view key, const std::vector<std::string>& names,
                      const std::string& fallback);
 
-  // An object under this one. An absent optional section reads as an empty object.
+  // An object under this one.
   ConfigValues section(std::string_view key);
-  ConfigValues optional_section(std::string_view key);
 
   bool has(std::string_view key) const;  // present and not null; does not make the key known
   void know(std::string_view key);       // accepts a key that is read elsewhere
   void finish() const;                   // throws on the first key that nobody asked for
+  const std::set<std::string, std::less<>>& known() const { return known_; }
 
   // For rules between keys: an error about `key`, or about the object if it is empty.
   [[noreturn]] void fail(std::string_view key, const std::string& expected, const std::string& found,

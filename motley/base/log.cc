@@ -52,8 +52,6 @@ LogLevel parse_log_level(std::string_view name, const std::string& where) {
   throw UserError(Mistake{where, "debug, info, warn, error or off", concat("'", name, "'"), ""});
 }
 
-void set_log_level(LogLevel level) { logger().set_level(level_of(level)); }
-
 bool log_enabled(LogLevel level) { return logger().should_log(level_of(level)); }
 
 void log_line(LogLevel level, const std::string& message) { logger().log(level_of(level), message); }

@@ -13,7 +13,6 @@ enum class LogLevel { kDebug, kInfo, kWarn, kError, kOff };
 LogLevel parse_log_level(std::string_view name, const std::string& where);
 
 // The level starts as MOTLEY_LOG says (info without it).
-void set_log_level(LogLevel level);
 bool log_enabled(LogLevel level);
 void log_line(LogLevel level, const std::string& message);
 

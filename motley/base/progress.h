@@ -41,8 +41,6 @@ class Progress {
   // Writes the last line whatever the interval, with the whole time taken.
   void finish(std::string_view details = {});
 
-  double units_per_second() const { return rate_; }
-
  private:
   void advance(int64_t done, double now);
   std::string line(double now, std::string_view details) const;

@@ -106,7 +106,6 @@ TEST(ConfigValues, SectionsMustBeObjects) {
   const json object = {{"train", 3}};
   ConfigValues values(object, "a.json");
   EXPECT_EQ(error_of([&] { values.section("train"); }), "a.json: train: expected an object {...}, found 3");
-  EXPECT_EQ(values.optional_section("data").optional<int>("x", 5), 5);
   EXPECT_EQ(error_of([] { ConfigValues(json::array(), "b.json"); }),
             "b.json: expected an object {...}, found []");
 }
