@@ -4,19 +4,33 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <array>
+#include <cstdint>
+
 #include "motley/base/error.h"
 
 namespace motley {
 namespace {
 
+constexpr std::array kNames = {"gate_up_proj", "down_proj", "gate_up_proj_bias", "down_proj_bias"};
+
+// How often a tensor was written in place; nobody counts for tensors made in inference mode, which no
+// backward meets, either.
+uint32_t version_of(const at::Tensor& tensor) {
+  return tensor.defined() && !tensor.is_inference() ? tensor._version() : 0;
+}
+
 // Handles to the parameters as they were when the layer ran; loading others later does not reach backward.
 class ResidentSource : public WeightSource {
  public:
   ResidentSource(const ExpertWeights& weights, bool fp32_gradients)
-      : weights_(weights), fp32_gradients_(fp32_gradients) {}
+      : weights_(weights), versions_(versions()), fp32_gradients_(fp32_gradients) {}
 
   int num_waves() const override { return 1; }
-  ExpertWeights acquire(int, Pass) override { return weights_; }
+  ExpertWeights acquire(int, Pass pass) override {
+    if (pass == Pass::kBackward) check_versions();
+    return weights_;
+  }
 
   bool requires_grad() const override {
     return wants_gradient(weights_.gate_up) || wants_gradient(weights_.down) ||
@@ -36,6 +50,24 @@ class ResidentSource : public WeightSource {
   }
 
  private:
+  using Versions = std::array<uint32_t, kNames.size()>;
+
+  Versions versions() const {
+    return {version_of(weights_.gate_up), version_of(weights_.down), version_of(weights_.gate_up_bias),
+            version_of(weights_.down_bias)};
+  }
+
+  // The compute node saves no weights, so autograd's own check of saved tensors does not see them.
+  void check_versions() const {
+    const Versions now = versions();
+    for (size_t i = 0; i < kNames.size(); ++i) {
+      TORCH_CHECK(now[i] == versions_[i], "[experts] expected ", kNames[i],
+                  " in backward as forward read it (", "version ", versions_[i],
+                  "), got it modified by an inplace operation (version ", now[i],
+                  "): change weights after backward");
+    }
+  }
+
   static bool wants_gradient(const at::Tensor& parameter) {
     return parameter.defined() && parameter.requires_grad();
   }
@@ -63,6 +95,7 @@ class ResidentSource : public WeightSource {
   }
 
   ExpertWeights weights_;
+  Versions versions_;
   bool fp32_gradients_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 
 #include "motley/experts/resident_store.h"
 #include "motley/parallel/local_dispatcher.h"
@@ -104,6 +105,35 @@ TEST(MoeLayer, GradientsEqualFiniteDifferences) {
   }
 }
 
+// The experts' weights are not saved by the graph; changing them under it must not give wrong gradients.
+TEST(MoeLayer, BackwardRefusesExpertsThatChangedSinceForward) {
+  MoeLayerOptions options = small_layer();
+  options.expert_bias = true;
+  for (const char* name : {"gate_up_proj", "down_proj", "gate_up_proj_bias", "down_proj_bias"}) {
+    auto layer = make_moe_layer(options, seeded(0.5));
+    require_gradients(*layer);
+    at::Tensor weight = tensors_of(*layer).at(std::string("mlp.experts.") + name).detach();
+    weight.mul_(2);  // before forward: no matter
+    const GateInput input = tokens(6);
+    layer->forward(input).first.sum().backward();
+    const at::Tensor y = layer->forward(input).first;
+    weight.mul_(2);
+    try {
+      y.sum().backward();
+      ADD_FAILURE() << name;
+    } catch (const c10::Error& error) {
+      const std::string message = error.what_without_backtrace();
+      EXPECT_NE(message.find(std::string("expected ") + name + " in backward"), std::string::npos) << message;
+    }
+  }
+}
+
+TEST(MoeLayer, RunsInInferenceMode) {
+  const c10::InferenceMode inference;  // its tensors have no version
+  auto layer = make_moe_layer(small_layer(), seeded(0.5));
+  EXPECT_EQ(layer->forward(tokens(6)).first.sizes(), (std::vector<int64_t>{6, 10}));
+}
+
 TEST(MoeLayer, TokensThatChooseOnlyZeroExpertsGetZeros) {
   MoeLayerOptions options = small_layer({ZeroExpertKind::kZero, ZeroExpertKind::kZero});
   options.gate.selection_bias = true;
@@ -111,7 +141,7 @@ TEST(MoeLayer, TokensThatChooseOnlyZeroExpertsGetZeros) {
   TensorMap tensors = tensors_of(*layer);
   tensors.at("mlp.gate.e_score_correction_bias").narrow(0, 4, 2).fill_(10);
   const auto [y, routing] = layer->forward(tokens(5));
-  EXPECT_EQ(routing.load.narrow(0, 0, 4).sum().item<float>(), 0);
+  EXPECT_EQ(routing.load.narrow(0, 0, 4).sum().item<int64_t>(), 0);
   EXPECT_EQ(y.abs().sum().item<float>(), 0);
 }
 
