@@ -28,13 +28,6 @@ fs::path parent_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-void make_folder(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) fail("make the folder", path, error);
-  if (!fs::is_directory(path)) throw_file_error("make the folder", path.string(), ENOTDIR);
-}
-
 void remove_tree(const fs::path& path) {
   std::error_code error;
   fs::remove_all(path, error);
@@ -52,8 +45,6 @@ void sync_path(const fs::path& path, int flags) {
     throw_file_error("sync", path.string(), error);
 }
 
-void sync_folder(const fs::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
-
 void sync_tree(const fs::path& root) {
   std::error_code error;
   for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
@@ -66,6 +57,21 @@ void sync_tree(const fs::path& root) {
 }
 
 }  // namespace
+
+void sync_folder(const fs::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
+
+bool make_folder(const fs::path& path) {
+  std::error_code error;
+  std::vector<fs::path> missing;
+  for (fs::path folder = path; !fs::exists(folder, error); folder = parent_of(folder)) {
+    missing.push_back(folder);
+  }
+  const bool made = fs::create_directories(path, error);
+  if (error) fail("make the folder", path, error);
+  if (!fs::is_directory(path)) throw_file_error("make the folder", path.string(), ENOTDIR);
+  for (const fs::path& folder : missing) sync_folder(parent_of(folder));
+  return made;
+}
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(neighbour(path_)) {
   make_folder(parent_of(path_));

@@ -46,6 +46,13 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+// Makes a folder and its missing parents, all of them synced into theirs. True when `path` is new: of several
+// processes that make the same folder, one is told so.
+bool make_folder(const std::filesystem::path& path);
+
+// Makes the entries of a folder last: a file just made in it, a renamed one.
+void sync_folder(const std::filesystem::path& path);
+
 // Whether a name is one that AtomicFile or AtomicFolder gives to unfinished work; listings pass it over.
 bool is_unfinished(const std::filesystem::path& path);
 

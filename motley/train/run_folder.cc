@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -82,17 +83,16 @@ void RunFolder::check(const nlohmann::json& configuration) const {
 void RunFolder::begin(const nlohmann::json& configuration) {
   if (lock_ >= 0) return;
   check(configuration);
-  std::error_code error;
-  const bool fresh = !fs::exists(path_, error);
+  made_ = make_folder(path_);
+  lock();  // fails where another process was faster; the folder is then its own
   try {
-    fs::create_directories(path_, error);
-    if (error) throw_file_error("make the folder", path_.string(), error.value());
-    lock();
+    check(configuration);  // again: nobody else writes here from now on
     remove_unfinished(path_);
     remove_unfinished(path_ / "checkpoints");
     if (!exists()) write_file_atomic(config_file(path_), configuration.dump(2) + '\n');
   } catch (...) {
-    if (fresh) fs::remove_all(path_, error);
+    std::error_code ignored;
+    if (made_) fs::remove_all(path_, ignored);
     throw;
   }
 }
@@ -102,9 +102,17 @@ void RunFolder::lock() {
   lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) throw_file_error("write", file.string(), errno);
   // The lock goes with the process, however it ends.
-  if (::flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
-  const int reason = errno;
-  if (reason != EWOULDBLOCK) throw_file_error("lock", file.string(), reason);
+  const int reason = ::flock(lock_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+  struct stat locked {
+  }, there{};
+  // A process that failed may have removed the folder between the two calls: then this locks a file that is
+  // gone.
+  const bool mine = reason == 0 && ::fstat(lock_, &locked) == 0 && ::stat(file.c_str(), &there) == 0 &&
+                    locked.st_ino == there.st_ino;
+  if (mine) return;
+  ::close(lock_);
+  lock_ = -1;
+  if (reason != 0 && reason != EWOULDBLOCK) throw_file_error("lock", file.string(), reason);
   throw UserError(Mistake{path_.string(), "a run that nobody is working on",
                           "another process that trains here", "wait for it or stop it"});
 }

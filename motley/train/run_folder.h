@@ -51,6 +51,7 @@ class RunFolder {
 
   std::filesystem::path path_;
   int lock_ = -1;
+  bool made_ = false;  // by this process
   std::set<int64_t> bad_steps_;
 };
 

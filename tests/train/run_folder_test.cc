@@ -4,6 +4,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <atomic>
+#include <thread>
+
 #include "motley/base/error.h"
 #include "tests/train/run_place.h"
 
@@ -40,6 +43,7 @@ void write_state(const RunPlace& place, int64_t step, const json& config = kConf
       {"validation_loss", 1.5},
       {"final_loss", nullptr},
       {"last_window", nullptr},
+      {"settled", true},
       {"ended", false},
       {"metrics_bytes", 7},
       {"window", json::object()},
@@ -84,6 +88,25 @@ TEST(RunFolder, KeepsASecondProcessOut) {
   RunFolder first(place.path() / "run"), second(place.path() / "run");
   first.begin(kConfig);
   EXPECT_NE(error_of([&] { second.begin(kConfig); }).find("another process"), std::string::npos);
+}
+
+// Two starts of a new run at the same moment: one trains, the other leaves the folder of the first alone.
+TEST(RunFolder, LeavesTheFolderToTheFasterOfTwo) {
+  const RunPlace place;
+  for (int round = 0; round < 100; ++round) {
+    const fs::path path = place.path() / ("run" + std::to_string(round));
+    RunFolder a(path), b(path);
+    std::atomic<int> arrived = 0, begun = 0;
+    const auto start = [&](RunFolder& folder) {
+      for (++arrived; arrived < 2;) std::this_thread::yield();
+      if (error_of([&] { folder.begin(kConfig); }).empty()) ++begun;
+    };
+    std::thread other([&] { start(a); });
+    start(b);
+    other.join();
+    ASSERT_EQ(begun, 1) << "round " << round;
+    ASSERT_TRUE(a.exists()) << "round " << round;
+  }
 }
 
 TEST(RunFolder, RemovesUnfinishedWork) {
