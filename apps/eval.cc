@@ -1,17 +1,16 @@
 // `motley eval`: the loss of a model on text, or its logits for given tokens.
-#include <ATen/ops/empty.h>
-
-#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/model_arguments.h"
+#include "motley/base/clock.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/progress.h"
 #include "motley/infer/evaluate.h"
+#include "motley/infer/sampler.h"
 #include "motley/infer/token_cases.h"
 #include "motley/io/safetensors.h"
 #include "motley/text/token_store.h"
@@ -26,32 +25,30 @@ struct EvalArguments {
   bool json = false;
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 void eval_text(const EvalArguments& arguments) {
   // All that can be wrong is found before the model is loaded.
   const auto tokenizer = read_tokenizer(find_model_folder(arguments.model.path));
   const TextSource source(arguments.data);
-  const TokenStore store = tokenize(source, *tokenizer);
-  const uint64_t num_bytes = source.read([](std::string_view) {});
-  at::Tensor tokens = at::empty({store.size()}, at::kLong);
-  store.copy(0, store.size(), tokens.mutable_data_ptr<int64_t>());
+  const auto [tokens, num_bytes] = tokenize(source, *tokenizer);
   const auto model = arguments.model.load();
 
   std::unique_ptr<Progress> progress;
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   const Evaluation result = evaluate(*model, tokens, arguments.options, [&](int64_t done, int64_t of) {
     if (!progress)
       progress = std::make_unique<Progress>(ProgressOptions{.what = "eval", .unit = "window", .total = of});
     progress->update(done);
   });
-  const double seconds = seconds_since(start);
+  const double seconds = seconds_now() - start;
   if (progress) progress->finish();
+  if (!result.not_finite.empty()) {
+    const TokenWindow& window = result.not_finite.front();
+    throw NotFiniteError(concat(arguments.data, ": the loss is ", result.loss, " from token ", window.begin,
+                                " on; the model's values are not finite there"));
+  }
 
   // Tokens of a text stand for num_bytes / N bytes each; with bytes as tokens that is 1.
-  const double bytes_per_token = static_cast<double>(num_bytes) / static_cast<double>(store.size());
+  const double bytes_per_token = static_cast<double>(num_bytes) / static_cast<double>(tokens.size());
   const double nats_per_byte = result.loss / bytes_per_token;
   if (arguments.json) {
     std::cout << nlohmann::json{{"loss", nats_per_byte},

@@ -19,12 +19,17 @@ struct Stream {
   Sampler sampler;
 };
 
+// Tokens that the cache will hold at most of a prompt and its continuation.
+int64_t cached_tokens(size_t prompt_size, int64_t max_new_tokens, int64_t limit) {
+  const auto length = static_cast<int64_t>(prompt_size);
+  return length + std::min(max_new_tokens, limit - length);
+}
+
 int64_t cache_blocks(const std::vector<std::vector<int64_t>>& prompts, int64_t max_new_tokens, int64_t limit,
                      int64_t block_size) {
   int64_t blocks = 0;
   for (const auto& prompt : prompts) {
-    const int64_t tokens = std::min<int64_t>(static_cast<int64_t>(prompt.size()) + max_new_tokens, limit);
-    blocks += (tokens + block_size - 1) / block_size;
+    blocks += (cached_tokens(prompt.size(), max_new_tokens, limit) + block_size - 1) / block_size;
   }
   return blocks;
 }
@@ -43,10 +48,10 @@ class Generation {
     for (size_t i = 0; i < prompts.size(); ++i) {
       SamplingOptions sampling = options.sampling;
       sampling.seed += i;
-      const auto length = static_cast<int64_t>(prompts[i].size());
-      live_.push_back({i, cache_.add_sequence(), length, Sampler(sampling)});
+      live_.push_back({i, cache_.add_sequence(), static_cast<int64_t>(prompts[i].size()), Sampler(sampling)});
       // All of it now: consecutive blocks are read without a copy.
-      cache_.reserve(live_.back().cache_id, std::min(length + options.max_new_tokens, model.max_positions()));
+      cache_.reserve(live_.back().cache_id,
+                     cached_tokens(prompts[i].size(), options.max_new_tokens, model.max_positions()));
     }
   }
 

@@ -40,8 +40,9 @@ int64_t Sampler::sample(const at::Tensor& logits) {
   for (int64_t i = 0; i < size; ++i) {
     if (!std::isnan(values[i]) && (best < 0 || values[i] > values[best])) best = i;
   }
-  TORCH_CHECK(best >= 0 && std::isfinite(values[best]), "[sample] expected a finite largest logit, got ",
-              best < 0 ? NAN : values[best]);
+  if (best < 0 || !std::isfinite(values[best])) {
+    throw NotFiniteError(concat("the model's largest logit is ", best < 0 ? NAN : values[best]));
+  }
   if (options_.temperature == 0) return best;
 
   std::vector<int64_t> order;

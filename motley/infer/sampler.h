@@ -5,8 +5,15 @@
 
 #include <cstdint>
 #include <random>
+#include <stdexcept>
 
 namespace motley {
+
+// The model's logits have no finite largest one: neither a mistake in the command nor a bug.
+class NotFiniteError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 struct SamplingOptions {
   double temperature = 0.0;  // 0: greedy
@@ -22,7 +29,8 @@ class Sampler {
   // without a temperature has no effect and is an error too.
   explicit Sampler(const SamplingOptions& options);
 
-  // logits [V], any floating dtype. Equal logits: the lowest id wins. Throws c10::Error when none is finite.
+  // logits [V], any floating dtype. Equal logits: the lowest id wins. Throws NotFiniteError when none is
+  // finite or the largest is infinite.
   int64_t sample(const at::Tensor& logits);
 
  private:

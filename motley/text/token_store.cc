@@ -2,6 +2,7 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -35,6 +36,7 @@ void TokenStore::append(const std::vector<int64_t>& ids) {
   uint8_t* out = data_.data() + start;
   for (const int64_t id : ids) {
     MOTLEY_CHECK(id >= 0 && id < vocab_size_, "token ", id, " in a vocabulary of ", vocab_size_);
+    highest_ = std::max(highest_, id);
     const auto value = static_cast<uint32_t>(id);  // little-endian: the low bytes come first
     std::memcpy(out, &value, width_);
     out += width_;
@@ -51,10 +53,10 @@ void TokenStore::copy(int64_t begin, int64_t count, int64_t* out) const {
   widen<uint32_t>(data, count, out);
 }
 
-TokenStore tokenize(const TextSource& source, const Tokenizer& tokenizer) {
+TokenisedText tokenize(const TextSource& source, const Tokenizer& tokenizer) {
   TokenStore store(tokenizer.vocab_size());
-  source.read([&](std::string_view piece) { store.append(tokenizer.encode(piece)); });
-  return store;
+  const uint64_t bytes = source.read([&](std::string_view piece) { store.append(tokenizer.encode(piece)); });
+  return {std::move(store), bytes};
 }
 
 TokenSplit split_tokens(int64_t num_tokens, double validation_fraction) {

@@ -16,6 +16,7 @@ class TokenStore {
   void append(const std::vector<int64_t>& ids);
   int64_t size() const { return static_cast<int64_t>(data_.size()) / width_; }
   int width() const { return width_; }
+  int64_t highest() const { return highest_; }  // token so far, -1 if none
   // Widens tokens begin .. begin + count - 1 into `out`.
   void copy(int64_t begin, int64_t count, int64_t* out) const;
   // CRC-32 of all tokens: tells whether a run goes on with the data that it began with.
@@ -25,11 +26,27 @@ class TokenStore {
   int64_t vocab_size_;
   int width_;
   std::vector<uint8_t> data_;
+  int64_t highest_ = -1;
   uint32_t checksum_ = 0;
 };
 
+// Tokens begin .. end - 1 of a store, which must outlive it.
+struct TokenSpan {
+  TokenSpan(const TokenStore& whole) : TokenSpan(whole, 0, whole.size()) {}
+  TokenSpan(const TokenStore& store, int64_t begin, int64_t end) : store(&store), begin(begin), end(end) {}
+  int64_t size() const { return end - begin; }
+
+  const TokenStore* store;
+  int64_t begin, end;
+};
+
+struct TokenisedText {
+  TokenStore tokens;
+  uint64_t num_bytes;  // of the text
+};
+
 // All tokens of a source. Tokenises piece by piece, which suits tokenizers that see one byte at a time.
-TokenStore tokenize(const TextSource& source, const Tokenizer& tokenizer);
+TokenisedText tokenize(const TextSource& source, const Tokenizer& tokenizer);
 
 // Training and validation: the last `fraction` of the tokens validates. Both are ranges [begin, end).
 struct TokenSplit {

@@ -66,6 +66,7 @@ json to_json(const TrainerState& state) {
           {"validation_loss", or_null(state.validation_loss)},
           {"final_loss", or_null(state.final_loss)},
           {"last_window", state.last_window},
+          {"settled", state.settled},
           {"ended", state.ended},
           {"metrics_bytes", state.metrics_bytes},
           {"window", state.window},
@@ -84,12 +85,19 @@ TrainerState from_json(const json& file) {
   state.validation_loss = from_null<double>(file.at("validation_loss"));
   state.final_loss = from_null<double>(file.at("final_loss"));
   state.last_window = file.at("last_window");
+  file.at("settled").get_to(state.settled);
   file.at("ended").get_to(state.ended);
   file.at("metrics_bytes").get_to(state.metrics_bytes);
   state.window = file.at("window");
   state.data = file.at("data");
   state.configuration = file.at("configuration");
   return state;
+}
+
+void write_state_file(const fs::path& folder, const TrainerState& state, const json& files) {
+  json file = to_json(state);
+  file["files"] = files;
+  write_file_atomic(folder / kStateFile, file.dump(2) + '\n');
 }
 
 }  // namespace
@@ -100,10 +108,13 @@ void write_checkpoint(const fs::path& folder, CausalLm& model, const Tokenizer& 
   save_model(model, unfinished.path());
   write_tokenizer(tokenizer, unfinished.path());
   write_tensor_folder(unfinished.path(), optimizer.state(), "optimizer");
-  json file = to_json(state);
-  file["files"] = list_files(unfinished.path());
-  write_file_atomic(unfinished.path() / kStateFile, file.dump(2) + '\n');
+  write_state_file(unfinished.path(), state, list_files(unfinished.path()));
   unfinished.commit();
+}
+
+void write_trainer_state(const fs::path& folder, const TrainerState& state) {
+  const json old = read_json_file((folder / kStateFile).string());
+  write_state_file(folder, state, old.at("files"));
 }
 
 TrainerState read_trainer_state(const fs::path& folder) {

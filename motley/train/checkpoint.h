@@ -24,6 +24,7 @@ struct TrainerState {
   std::optional<double> validation_loss;  // of these weights, where it was measured
   std::optional<double> final_loss;       // over the whole validation text, at the last measurement
   nlohmann::json last_window;             // MetricsWindow::metrics() of the last line, or null
+  bool settled = true;                    // the line, evaluation and sample due after `step` are done
   bool ended = false;                     // the run's last evaluation and sample are done
   int64_t metrics_bytes = 0;              // length of metrics.jsonl at this point
   nlohmann::json window;                  // MetricsWindow::state()
@@ -35,6 +36,9 @@ struct TrainerState {
 // Every failure is a UserError with the path and the reason.
 void write_checkpoint(const std::filesystem::path& folder, CausalLm& model, const Tokenizer& tokenizer,
                       const AdamW& optimizer, const TrainerState& state);
+
+// Renews trainer.json alone, in one step: what else the run did since the checkpoint of these very weights.
+void write_trainer_state(const std::filesystem::path& folder, const TrainerState& state);
 
 // trainer.json, after a check of every file's size and CRC-32 against it. Throws UserError naming the file
 // that is missing, truncated, changed or of another program.

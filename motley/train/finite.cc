@@ -20,7 +20,7 @@ std::string first_non_finite(const std::vector<TrainedParameter>& parameters) {
   return "";
 }
 
-std::string find_non_finite(CausalLm& model, const TrainingBatch& batch, const ForwardOptions& options,
+std::string find_non_finite(CausalLm& model, const PackedBatch& batch, const ForwardOptions& options,
                             const std::vector<TrainedParameter>& parameters,
                             const std::vector<at::Tensor>& gradients) {
   at::NoGradGuard no_grad;
@@ -31,7 +31,7 @@ std::string find_non_finite(CausalLm& model, const TrainingBatch& batch, const F
   observed.observe = [&](const std::string& name, const at::Tensor& value) {
     if (block.empty() && !all_finite(value)) block = name;
   };
-  const CausalLmOutput output = model.forward(batch.inputs, observed);
+  const CausalLmOutput output = model.forward(batch, observed);
   if (!block.empty()) return concat("the output of ", block, " is the first that is not finite");
   if (!all_finite(output.logits)) return "the logits are the first that are not finite";
   for (size_t layer = 0; layer < output.routings.size(); ++layer) {

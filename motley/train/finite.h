@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "motley/models/causal_lm.h"
-#include "motley/train/packed_windows.h"
 #include "motley/train/parameters.h"
 
 namespace motley {
@@ -22,10 +21,10 @@ class DivergedError : public std::runtime_error {
 // The first parameter with a value that is not finite, "" if none.
 std::string first_non_finite(const std::vector<TrainedParameter>& parameters);
 
-// Where values of a training step stop being finite, in words, looked for in this order: a parameter, the
+// Where values of a forward pass stop being finite, in words, looked for in this order: a parameter, the
 // output of a block (by running the forward pass again), a gradient (the first that backward reaches).
 // gradients may be empty.
-std::string find_non_finite(CausalLm& model, const TrainingBatch& batch, const ForwardOptions& options,
+std::string find_non_finite(CausalLm& model, const PackedBatch& batch, const ForwardOptions& options,
                             const std::vector<TrainedParameter>& parameters,
                             const std::vector<at::Tensor>& gradients);
 

@@ -1,7 +1,5 @@
 #include "motley/train/run_data.h"
 
-#include <ATen/ops/empty.h>
-
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/log.h"
@@ -12,12 +10,6 @@ nlohmann::json RunData::fingerprint() const {
   return {{"tokens", tokens.size()}, {"crc32", tokens.checksum()}};
 }
 
-at::Tensor RunData::validation_tokens() const {
-  at::Tensor ids = at::empty({split.num_validation()}, at::kLong);
-  tokens.copy(split.validation_begin, split.num_validation(), ids.mutable_data_ptr<int64_t>());
-  return ids;
-}
-
 RunData read_run_data(const DataConfig& config) {
   const TextSource source(config.path);
   if (!source.skipped().empty()) {
@@ -25,7 +17,7 @@ RunData read_run_data(const DataConfig& config) {
              " that are empty or not text, such as ", source.skipped().front().string());
   }
   auto tokenizer = make_tokenizer(config.tokenizer);
-  TokenStore tokens = tokenize(source, *tokenizer);
+  TokenStore tokens = tokenize(source, *tokenizer).tokens;
   const TokenSplit split = split_tokens(tokens.size(), config.validation_fraction);
   const bool validates = config.validation_fraction > 0;
   if (split.num_train() <= config.sequence_length || (validates && split.num_validation() < 2)) {

@@ -1,8 +1,6 @@
 // The text of a run: tokens, split, and a fingerprint that tells whether it is still the same text.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -16,8 +14,8 @@ struct RunData {
   TokenStore tokens;
   TokenSplit split;
 
-  nlohmann::json fingerprint() const;    // {"tokens", "crc32"}
-  at::Tensor validation_tokens() const;  // [N] int64
+  nlohmann::json fingerprint() const;  // {"tokens", "crc32"}
+  TokenSpan validation() const { return {tokens, split.validation_begin, split.validation_end}; }
 };
 
 // Throws UserError when there is no text, or too little for one training and one validation sequence.

@@ -9,7 +9,6 @@
 #include "motley/base/error.h"
 #include "motley/ops/part.h"
 #include "motley/train/finite.h"
-#include "motley/train/packed_windows.h"
 #include "motley/train/parameters.h"
 #include "motley/train/schedule.h"
 
@@ -85,7 +84,7 @@ bool Trainer::step(int64_t step, MetricsWindow& window, const std::function<bool
 }
 
 Trainer::Pass Trainer::forward_backward(int64_t step, int64_t pass) {
-  const TrainingBatch batch = pack_windows(tokens_, window_begins(step, pass), sequence_length_);
+  const WindowBatch batch = pack_windows(tokens_, windows(step, pass));
   CausalLmOutput output = model_.forward(batch.inputs, forward_options(step, pass));
   const at::Tensor loss = mean_loss(output.logits, batch.targets);
   Pass result{0, std::move(output.routings), std::move(output.moe_layers)};
@@ -106,19 +105,19 @@ ForwardOptions Trainer::forward_options(int64_t step, int64_t pass) const {
   return options;
 }
 
-std::vector<int64_t> Trainer::window_begins(int64_t step, int64_t pass) const {
+std::vector<TokenWindow> Trainer::windows(int64_t step, int64_t pass) const {
   const int64_t first = (step * options_.gradient_accumulation + pass) * options_.batch_size;
-  std::vector<int64_t> begins;
+  std::vector<TokenWindow> windows;
   for (int64_t i = 0; i < options_.batch_size; ++i)
-    begins.push_back(split_.train_begin + order_.begin(first + i));
-  return begins;
+    windows.push_back({split_.train_begin + order_.begin(first + i), sequence_length_});
+  return windows;
 }
 
 void Trainer::fail(int64_t step, int64_t pass, const std::string& what, double value,
                    const std::vector<at::Tensor>& gradients) {
-  const TrainingBatch batch = pack_windows(tokens_, window_begins(step, pass), sequence_length_);
+  const WindowBatch batch = pack_windows(tokens_, windows(step, pass));
   const std::string place =
-      find_non_finite(model_, batch, forward_options(step, pass), optimizer_.parameters(), gradients);
+      find_non_finite(model_, batch.inputs, forward_options(step, pass), optimizer_.parameters(), gradients);
   throw DivergedError(concat("step ", step + 1, ": the ", what, " is ", value, "; ", place));
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "motley/infer/packed_windows.h"
 #include "motley/models/causal_lm.h"
 #include "motley/text/token_store.h"
 #include "motley/train/adamw.h"
@@ -33,7 +34,7 @@ class Trainer {
  private:
   struct Pass;
   Pass forward_backward(int64_t step, int64_t pass);
-  std::vector<int64_t> window_begins(int64_t step, int64_t pass) const;
+  std::vector<TokenWindow> windows(int64_t step, int64_t pass) const;
   [[noreturn]] void fail(int64_t step, int64_t pass, const std::string& what, double value,
                          const std::vector<at::Tensor>& gradients);
   ForwardOptions forward_options(int64_t step, int64_t pass) const;

@@ -66,6 +66,12 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
         concat(data_.tokenizer->vocab_size(), ", as data.tokenizer \"", data_.tokenizer->name(), "\" has"),
         concat(model_->vocab_size()), ""});
   }
+  prompt_ = data_.tokenizer->encode(options_.sample_prompt);
+  if (options_.sample_tokens > 0 && static_cast<int64_t>(prompt_.size()) > model_->max_positions()) {
+    throw UserError(Mistake{"train.sample_prompt",
+                            concat("at most the model's ", model_->max_positions(), " positions"),
+                            concat(prompt_.size(), " tokens"), ""});
+  }
   trainer_ = std::make_unique<Trainer>(*model_, config_, data_.tokens, data_.split);
   window_ = MetricsWindow(model_->num_experts());
   if (saved_step_ >= 0) {
@@ -75,7 +81,6 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
   folder_.begin(configuration);
   state_.configuration = configuration;
   state_.data = data_.fingerprint();
-  if (data_.split.num_validation() > 0) validation_ = data_.validation_tokens();
   if (saved_step_ >= 0 && state_.threads != threads) {
     log_warn("the run used ", state_.threads, " threads and goes on with ", threads,
              ": results may differ in the last bits");
@@ -103,69 +108,73 @@ TrainSummary TrainingRun::go(const StopSignal& stop) {
   shown.already = state_.step;
   Progress progress(shown);
   clock_ = reported_ = seconds_now();
+  interrupted_ = [&stop] { return stop.received() != 0; };
+  bool finished = false;
   try {
-    train(stop, progress);
+    finished = train(progress);
+    if (!finished) save();
+    if (finished) {
+      progress.update(state_.step);
+      progress.finish();
+      finished = end();
+    }
   } catch (const DivergedError& error) {
-    write_report(folder_.path());
+    renew_report();
     throw DivergedError(concat(error.what(), "; ", last_good(),
                                ". A lower train.learning_rate or a longer train.warmup_steps often helps."));
   }
-  const bool stopped = stop.received() != 0 && more_to_do(options_, state_);
-  if (stopped) {
-    if (saved_step_ != state_.step) save();
-    write_report(folder_.path());
-    log_info("stopped by signal ", stop.received(), " after step ", state_.step,
-             "; the same command goes on from there");
-    TrainSummary summary = summarise(folder_, options_, state_);
-    summary.signal = stop.received();
-    return summary;
-  }
-  progress.update(state_.step);
-  progress.finish();
-  end();
+  renew_report();
   TrainSummary summary = summarise(folder_, options_, state_);
-  summary.model = folder_.model();
+  if (finished) {
+    summary.model = folder_.model();
+  } else {
+    summary.signal = stop.received();
+    log_info("stopped by signal ", summary.signal, " after step ", state_.step,
+             "; the same command goes on from there");
+  }
   return summary;
 }
 
-void TrainingRun::train(const StopSignal& stop, Progress& progress) {
-  const auto interrupted = [&] { return stop.received() != 0; };
-  while (more_to_do(options_, state_)) {
-    if (!trainer_->step(state_.step, window_, interrupted)) return;
+bool TrainingRun::train(Progress& progress) {
+  while (true) {
+    if (!state_.settled && !after_step(progress)) return false;
+    if (!more_to_do(options_, state_)) return true;
+    if (!trainer_->step(state_.step, window_, interrupted_)) return false;
     ++state_.step;
     state_.tokens += trainer_->tokens_per_step();
     state_.validation_loss.reset();
-    state_.ended = false;
+    state_.settled = state_.ended = false;
     update_time();
-    after_step(progress);
   }
 }
 
-void TrainingRun::after_step(Progress& progress) {
-  if (progress.due()) {
+// Each part is passed over where a run that was stopped in the next one has done it already.
+bool TrainingRun::after_step(Progress& progress) {
+  if (progress.due() && window_.steps() > 0) {
     progress.update(state_.step,
                     concat("loss ", format_decimal(window_.mean_loss(), 3), ", ",
                            format_count(window_.tokens_per_second()), " tokens/s, load max/mean ",
                            format_decimal(window_.worst_balance(), 2), ", ",
                            format_decimal(window_.ffn_experts_per_token(), 2), " FFN experts/token"));
   }
-  if (every(state_.step, options_.log_every) || last_step()) log_window();
+  const bool logs = every(state_.step, options_.log_every) || last_step();
+  if (logs && window_.steps() > 0) log_window();
   const bool evaluates =
       every(state_.step, options_.eval_every) || (options_.keep_best && checkpoint_due()) || last_step();
-  if (validation_.defined() && evaluates) evaluate_validation(false);
-  if (options_.sample_tokens > 0 && every(state_.step, options_.sample_every) && !last_step()) sample();
+  if (validates() && evaluates && !state_.validation_loss && !evaluate_validation(false)) return false;
+  const bool samples = options_.sample_tokens > 0 && every(state_.step, options_.sample_every);
+  if (samples && !last_step() && !sample()) return false;
+  state_.settled = true;
   if (checkpoint_due() && !last_step()) save();
   if (seconds_now() - reported_ > kReportSeconds) {
-    write_report(folder_.path());
+    renew_report();
     reported_ = seconds_now();
   }
+  return true;
 }
 
 void TrainingRun::save() {
-  const std::string bad = first_non_finite(trainer_->optimizer().parameters());
-  if (!bad.empty()) {
-    throw DivergedError(concat("step ", state_.step, ": the update made ", bad, " not finite"));
-  }
+  check_weights();
   if (options_.keep_best && state_.validation_loss &&
       (!state_.best_step || *state_.validation_loss < state_.best_loss)) {
     state_.best_step = state_.step;
@@ -174,9 +183,13 @@ void TrainingRun::save() {
   update_time();
   state_.window = window_.state();
   state_.metrics_bytes = metrics_->sync();
+  const std::filesystem::path checkpoint = folder_.checkpoint(state_.step);
   try {
-    write_checkpoint(folder_.checkpoint(state_.step), *model_, *data_.tokenizer, trainer_->optimizer(),
-                     state_);
+    if (saved_step_ == state_.step) {
+      write_trainer_state(checkpoint, state_);
+    } else {
+      write_checkpoint(checkpoint, *model_, *data_.tokenizer, trainer_->optimizer(), state_);
+    }
   } catch (const UserError& error) {
     throw UserError(concat(error.what(), "; ", last_good()));
   }
@@ -184,12 +197,14 @@ void TrainingRun::save() {
   folder_.prune(saved_step_, options_.keep_checkpoints, state_.best_step);
 }
 
-void TrainingRun::end() {
+bool TrainingRun::end() {
   if (!state_.ended) {
     if (window_.steps() > 0) log_window();
+    save();  // whatever the rest of this function meets, the training is done
     const std::optional<double> partial = state_.validation_loss;
-    if (validation_.defined() && !(partial && options_.eval_tokens == 0)) evaluate_validation(true);
-    if (options_.sample_tokens > 0) sample();
+    const bool all = partial && options_.eval_tokens == 0;
+    if (validates() && !all && !evaluate_validation(true)) return false;
+    if (options_.sample_tokens > 0 && !sample()) return false;
     // The best checkpoint is chosen by losses over the same tokens.
     if (options_.eval_tokens > 0) state_.validation_loss = partial;
     state_.ended = true;
@@ -199,7 +214,7 @@ void TrainingRun::end() {
   save_model(*model_, model.path());
   write_tokenizer(*data_.tokenizer, model.path());
   model.commit();
-  write_report(folder_.path());
+  return true;
 }
 
 bool more_to_do(const TrainOptions& options, const TrainerState& state) {

@@ -1,9 +1,11 @@
 // The loop of a training run: steps, lines of metrics, evaluations, samples, checkpoints, and its end.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "motley/base/progress.h"
 #include "motley/models/causal_lm.h"
@@ -23,14 +25,20 @@ class TrainingRun {
   TrainSummary go(const StopSignal& stop);
 
  private:
-  void train(const StopSignal& stop, Progress& progress);
-  void after_step(Progress& progress);
+  // These are false when a signal ended them early; what they had not finished is then done after a restart.
+  bool train(Progress& progress);
+  bool after_step(Progress& progress);
+  bool evaluate_validation(bool whole);
+  bool sample();
+  bool end();
+
   void log_window();
-  void evaluate_validation(bool whole);
-  void sample();
   void save();
-  void end();
+  void renew_report();
+  void check_weights();
+  [[noreturn]] void diverged(const std::string& what, const PackedBatch& batch);
   bool last_step() const { return state_.step == options_.steps; }
+  bool validates() const { return data_.split.num_validation() > 0; }
   bool checkpoint_due() const;
   void update_time();
   std::string last_good() const;
@@ -40,13 +48,14 @@ class TrainingRun {
   RunFolder& folder_;
   TrainerState state_;
   RunData data_;
-  at::Tensor validation_;  // undefined: none
+  std::vector<int64_t> prompt_;  // of the samples
   std::unique_ptr<CausalLm> model_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsLog> metrics_;
   MetricsWindow window_;
   int64_t saved_step_ = -1;
   double clock_ = 0, reported_ = 0;
+  std::function<bool()> interrupted_;
 };
 
 // Whether steps are left that the time limit allows.

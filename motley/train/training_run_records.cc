@@ -1,13 +1,13 @@
 // What a training run writes down: lines of metrics, evaluations, samples, its summary.
-#include <c10/core/GradMode.h>
-
-#include <cmath>
 #include <numeric>
 
 #include "motley/base/error.h"
+#include "motley/base/log.h"
 #include "motley/infer/evaluate.h"
 #include "motley/infer/generate.h"
+#include "motley/infer/packing.h"
 #include "motley/train/finite.h"
+#include "motley/train/report.h"
 #include "motley/train/schedule.h"
 #include "motley/train/training_run.h"
 
@@ -32,15 +32,18 @@ void TrainingRun::log_window() {
   window_.clear();
 }
 
-void TrainingRun::evaluate_validation(bool whole) {
+bool TrainingRun::evaluate_validation(bool whole) {
   EvaluationOptions evaluation;
   evaluation.window = config_.data.sequence_length;
   evaluation.batch_windows = options_.batch_size;
   if (!whole) evaluation.max_windows = options_.eval_tokens / config_.data.sequence_length;
-  at::NoGradGuard no_grad;
-  const Evaluation result = evaluate(*model_, validation_, evaluation);
-  if (!std::isfinite(result.loss)) {
-    throw DivergedError(concat("step ", state_.step, ": the validation loss is ", result.loss));
+  evaluation.interrupted = interrupted_;
+  check_weights();
+  const Evaluation result = evaluate(*model_, data_.validation(), evaluation);
+  if (result.interrupted) return false;
+  if (!result.not_finite.empty()) {
+    diverged(concat("the validation loss is ", result.loss),
+             pack_windows(data_.tokens, result.not_finite).inputs);
   }
   state_.validation_loss = result.loss;
   const bool all = whole || evaluation.max_windows == 0;
@@ -52,20 +55,52 @@ void TrainingRun::evaluate_validation(bool whole) {
                    {"whole", all},
                    {"seconds", state_.seconds},
                    {"ffn_experts_per_token", result.ffn_experts_per_token}});
+  return true;
 }
 
-void TrainingRun::sample() {
+bool TrainingRun::sample() {
   GenerateOptions generation;
   generation.max_new_tokens = options_.sample_tokens;
   generation.sampling.temperature = options_.sample_temperature;
   generation.sampling.seed = mix_seed(options_.seed, kSampleStream, static_cast<uint64_t>(state_.step));
-  at::NoGradGuard no_grad;
-  const auto prompt = data_.tokenizer->encode(options_.sample_prompt);
-  const auto generated = generate(*model_, {prompt}, generation);
+  check_weights();
+  std::vector<int64_t> seen = prompt_;
+  const auto keep = [&](size_t, int64_t token) {
+    seen.push_back(token);
+    return !interrupted_();
+  };
+  std::vector<Generated> generated;
+  try {
+    generated = generate(*model_, {prompt_}, generation, keep);
+  } catch (const NotFiniteError& error) {
+    diverged(concat("in a sample ", error.what()), pack({seen}));
+  }
+  if (interrupted_()) return false;
   metrics_->write({{"kind", "sample"},
                    {"step", state_.step},
                    {"prompt", options_.sample_prompt},
                    {"text", data_.tokenizer->decode(generated.front().tokens)}});
+  return true;
+}
+
+void TrainingRun::renew_report() {
+  try {
+    write_report(folder_.path());
+  } catch (const UserError& error) {
+    log_warn("no new report: ", error.what());  // the training is worth more
+  }
+}
+
+// Before anything is made of weights that the last update may have spoiled.
+void TrainingRun::check_weights() {
+  const std::string bad = first_non_finite(trainer_->optimizer().parameters());
+  if (bad.empty()) return;
+  throw DivergedError(concat("step ", state_.step, ": the update made ", bad, " not finite"));
+}
+
+void TrainingRun::diverged(const std::string& what, const PackedBatch& batch) {
+  throw DivergedError(concat("step ", state_.step, ": ", what, "; ",
+                             find_non_finite(*model_, batch, {}, trainer_->optimizer().parameters(), {})));
 }
 
 TrainSummary summarise(const RunFolder& folder, const TrainOptions& options, const TrainerState& state) {

@@ -79,6 +79,9 @@ class Configuration(CommandTest):
     def test_sequences_beyond_the_positions(self):
         self.check("data.sequence_length", "64", "65", data_sequence_length=65)
 
+    def test_prompt_beyond_the_positions(self):
+        self.check("train.sample_prompt", "64 positions", "100 tokens", train_sample_prompt="x" * 100)
+
     def test_unknown_model(self):
         self.check("model_type", "motley", model_model_type="motly")
 

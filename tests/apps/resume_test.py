@@ -5,6 +5,7 @@ usage: resume_test.py PROGRAM
 
 import json
 import os
+import shutil
 import signal
 import time
 import unittest
@@ -42,6 +43,45 @@ class Resume(CommandTest):
                 self.assertEqual(self.motley.metrics(run), self.motley.metrics(f"whole{threads}"))
                 self.assertEqual(parts["validation_loss"], whole["validation_loss"])
 
+    def large_validation(self, **changes):
+        """Evaluations that take long beside the steps."""
+        text = self.motley.write("large.txt", self.motley.read("text.txt") * 8)
+        return self.motley.write_config(data_path=text, data_validation_fraction=0.9, train_steps=6, train_log_every=2,
+                                        train_sample_every=None, **changes)
+
+    def test_signal_in_the_last_evaluation(self):
+        """The finished training is on the disk before anything else is done with it."""
+        config = self.large_validation(train_checkpoint_every=0, train_eval_every=0, train_eval_tokens=32)
+        self.finish(config, "whole")
+        process = self.motley.start("train", config, "--out", self.motley.path("run"))
+        self.assertTrue(self.motley.wait_for("run/checkpoints/step_6"))
+        code, errors = self.motley.stop(process)
+        self.assertEqual(code, 128 + signal.SIGTERM, errors)
+        self.assertFalse(os.path.exists(self.motley.path("run/model")))
+        self.finish(config, "run")
+        self.assert_same_model("run", "whole")
+        self.assertEqual(self.motley.metrics("run"), self.motley.metrics("whole"))
+
+    def test_signals_in_evaluations(self):
+        config = self.large_validation(train_checkpoint_every=4, train_eval_every=2)
+        self.finish(config, "whole")
+        stops = 0
+        for kinds in (["train"], ["train", "eval", "train"]):
+            process = self.motley.start("train", config, "--out", self.motley.path("run"))
+            while process.poll() is None:  # until the evaluation that follows these lines begins
+                found = [line["kind"] for line in self.motley.metrics("run")[1:]] if os.path.exists(self.motley.path("run/metrics.jsonl")) else []
+                if found[:len(kinds)] == kinds:
+                    break
+            time.sleep(0.1)
+            code, errors = self.motley.stop(process)
+            self.assertEqual(code, 128 + signal.SIGTERM, errors)
+            stops += 1
+            self.assertEqual(self.motley.steps("run")[-1], 2 * stops)
+            self.assertEqual(self.motley.metrics("run")[-1]["kind"], "train")  # the evaluation was not waited for
+        self.finish(config, "run")
+        self.assert_same_model("run", "whole")
+        self.assertEqual(self.motley.metrics("run"), self.motley.metrics("whole"))
+
     def test_bf16_with_accumulation(self):
         config = self.motley.write_config(train_dtype="bf16", train_gradient_accumulation=3, train_batch_size=4,
                                           train_steps=24)
@@ -78,15 +118,39 @@ class Resume(CommandTest):
         best = json.loads(self.motley.read("run/checkpoints/step_60/trainer.json"))["best_step"]
         self.assertEqual(steps, sorted({56, 60, best}))
 
-    def test_loss_that_is_not_finite(self):
-        config = self.motley.write_config(train_checkpoint_every=2, train_learning_rate=1e20, train_warmup_steps=0)
-        config_good = json.loads(self.motley.read("config.json"))
+    def diverge(self, what, checkpoint, **changes):
+        """Exit code 1, and a message with the step, the place and the last good checkpoint; and a report."""
+        config = self.motley.write_config(train_warmup_steps=0, **changes)
+        shutil.rmtree(self.motley.path("run"), ignore_errors=True)
         result = self.motley.train(config, "run")
         self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertRegex(result.stderr, r"step \d+: the (loss|gradient's norm|update|validation loss)")
-        self.assertRegex(result.stderr, r"(last good checkpoint is .*step_\d+|no checkpoint yet)")
-        self.assertRegex(result.stderr, r"model\.layers\.|model\.embed_tokens|lm_head|model\.norm")
-        self.assertEqual(config_good["train"]["learning_rate"], 1e20)
+        self.assertRegex(result.stderr, what)
+        self.assertRegex(result.stderr, r"model\.(layers|embed_tokens|norm)|lm_head")
+        self.assertIn(checkpoint, result.stderr)
+        self.assertTrue(os.path.exists(self.motley.path("run/report.html")))
+
+    def test_weights_that_are_not_finite(self):
+        """Found by what looks at them first: a sample, an evaluation, a checkpoint, the end of the run."""
+        update = r"step 1: the update made model\S+ not finite"
+        huge = dict(train_learning_rate=3.4e38, train_eval_every=0, train_checkpoint_every=0, train_sample_every=0)
+        none = "there is no checkpoint yet"
+        self.diverge(update, none, **dict(huge, train_sample_every=1))
+        self.diverge(update, none, **dict(huge, train_eval_every=1))
+        self.diverge(update, none, **dict(huge, train_checkpoint_every=1))
+        self.diverge(update, none, **dict(huge, train_steps=1))
+        self.diverge(update, none, **dict(huge, train_steps=1, data_validation_fraction=0, train_eval_every=None,
+                                          train_sample_every=None, train_sample_tokens=0, train_sample_prompt=None))
+
+    def test_activations_that_are_not_finite(self):
+        """Weights that are finite and give values that are not."""
+        huge = dict(train_learning_rate=1e18, train_checkpoint_every=0, train_eval_every=1, train_sample_every=0)
+        self.diverge(r"step 1: the validation loss is -?(nan|inf)", "there is no checkpoint yet", **huge)
+        huge.update(data_validation_fraction=0, train_eval_every=None)
+        self.diverge(r"step 1: in a sample the model's largest logit is -?(nan|inf)", "there is no checkpoint yet",
+                     **dict(huge, train_sample_every=1))
+        self.diverge(r"step 2: the (loss|gradient's norm) is -?(nan|inf)", "last good checkpoint is",
+                     **dict(huge, train_checkpoint_every=1))
+        self.assertEqual(self.motley.steps("run"), [1])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "motley/models/registry.h"
 #include "tests/io/temporary_folder.h"
 #include "tests/models/golden_model.h"
@@ -18,6 +21,12 @@ std::unique_ptr<CausalLm> small_model() {
   nlohmann::json config = small_config();
   config["initializer_range"] = 0.3;
   return make_model(config, 11, at::kFloat);
+}
+
+TokenStore store_of(const at::Tensor& tokens) {
+  TokenStore store(1000);
+  store.append({tokens.const_data_ptr<int64_t>(), tokens.const_data_ptr<int64_t>() + tokens.numel()});
+  return store;
 }
 
 // Loss of the predictions of tokens begin + 1 .. end - 1, one token at a time from whole-prompt logits.
@@ -37,7 +46,7 @@ TEST(Evaluate, AveragesOverWindowsIncludingTheShortLastOne) {
   options.window = 10;
   options.batch_windows = 2;
   std::vector<int64_t> seen;
-  const auto result = evaluate(*model, tokens, options, [&](int64_t done, int64_t of) {
+  const auto result = evaluate(*model, store_of(tokens), options, [&](int64_t done, int64_t of) {
     EXPECT_EQ(of, 3);
     seen.push_back(done);
   });
@@ -60,9 +69,44 @@ TEST(Evaluate, SpreadsAFewWindowsEvenly) {
   EvaluationOptions options;
   options.window = 10;
   options.max_windows = 2;
-  const auto result = evaluate(*model, tokens, options);
+  const auto result = evaluate(*model, store_of(tokens), options);
   EXPECT_EQ(result.num_tokens, 20);
   EXPECT_NEAR(result.loss, (reference(*model, tokens, 0, 11) + reference(*model, tokens, 20, 31)) / 20, 1e-5);
+}
+
+TEST(Evaluate, TakesAPartOfAStore) {
+  const auto model = small_model();
+  const auto tokens = at::randint(50, {41}, at::kLong);
+  const TokenStore store = store_of(tokens);
+  const auto result = evaluate(*model, TokenSpan(store, 7, 20), {.window = 6});
+  EXPECT_EQ(result.num_tokens, 12);
+  EXPECT_NEAR(result.loss, (reference(*model, tokens, 7, 14) + reference(*model, tokens, 13, 20)) / 12, 1e-5);
+}
+
+TEST(Evaluate, EndsWhenInterrupted) {
+  const auto model = small_model();
+  int asked = 0;
+  EvaluationOptions options{.window = 10, .batch_windows = 1, .interrupted = [&] { return ++asked == 3; }};
+  int64_t seen = 0;
+  const auto count = [&](int64_t done, int64_t) { seen = done; };
+  EXPECT_TRUE(evaluate(*model, store_of(at::zeros({41}, at::kLong)), options, count).interrupted);
+  EXPECT_EQ(seen, 2);
+  asked = 3;
+  EXPECT_FALSE(evaluate(*model, store_of(at::zeros({41}, at::kLong)), options, count).interrupted);
+}
+
+TEST(Evaluate, NamesTheWindowsWithWhichTheLossStopsBeingFinite) {
+  const auto model = small_model();
+  model->visit([](const std::string& name, at::Tensor& tensor, TensorRole) {
+    if (name == "model.embed_tokens.weight") tensor[7].fill_(std::numeric_limits<double>::quiet_NaN());
+  });
+  auto tokens = at::zeros({41}, at::kLong);
+  tokens[25] = 7;
+  const auto result = evaluate(*model, store_of(tokens), {.window = 10, .batch_windows = 1});
+  EXPECT_TRUE(std::isnan(result.loss));
+  ASSERT_EQ(result.not_finite.size(), 1u);
+  EXPECT_EQ(result.not_finite[0].begin, 20);
+  EXPECT_EQ(result.not_finite[0].length, 10);
 }
 
 TEST(Evaluate, PromptLogitsAreTheGoldenOnes) {
@@ -79,7 +123,7 @@ TEST(Evaluate, PromptLogitsAreTheGoldenOnes) {
 TEST(Evaluate, RefusesWhatTheModelCannotTake) {
   const auto model = small_model();
   const auto error = [&](const at::Tensor& tokens, const EvaluationOptions& options) {
-    return user_error([&] { evaluate(*model, tokens, options); });
+    return user_error([&] { evaluate(*model, store_of(tokens), options); });
   };
   EXPECT_THAT(error(at::zeros({1}, at::kLong), {}), HasSubstr("2 tokens"));
   EXPECT_THAT(error(at::full({4}, 50, at::kLong), {}),

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "motley/models/registry.h"
 #include "tests/io/temporary_folder.h"
 #include "tests/models/golden_model.h"
@@ -59,6 +61,8 @@ TEST(Generate, StopsWhereItShould) {
   const auto full = generate(*model, {std::vector<int64_t>(60, 1)}, options)[0];
   EXPECT_EQ(full.tokens.size(), 5u);  // positions 60 .. 63, and the one chosen from the last of them
   EXPECT_EQ(full.reason, StopReason::kMaxPositions);
+  options.max_new_tokens = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(generate(*model, {std::vector<int64_t>(60, 1)}, options)[0].tokens, full.tokens);
   options.max_new_tokens = 0;
   EXPECT_TRUE(generate(*model, {prompt}, options)[0].tokens.empty());
 }

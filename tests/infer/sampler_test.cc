@@ -80,8 +80,8 @@ TEST(Sampler, RefusesOptionsOutOfRangeOrWithoutEffect) {
 
 TEST(Sampler, LogitsWithoutAFiniteLargestAreAnError) {
   Sampler sampler({});
-  EXPECT_THROW(sampler.sample(at::full({3}, NAN)), c10::Error);
-  EXPECT_THROW(sampler.sample(at::tensor({0.0f, std::numeric_limits<float>::infinity()})), c10::Error);
+  EXPECT_THROW(sampler.sample(at::full({3}, NAN)), NotFiniteError);
+  EXPECT_THROW(sampler.sample(at::tensor({0.0f, std::numeric_limits<float>::infinity()})), NotFiniteError);
   EXPECT_THROW(sampler.sample(at::empty({0})), c10::Error);
 }
 

@@ -43,7 +43,9 @@ TEST(TokenStore, TokenisesASource) {
   const TextFolder folder;
   folder.write("a", "hé");
   folder.write("b", "!");
-  const TokenStore store = tokenize(TextSource(folder.path()), ByteTokenizer());
+  const auto [store, num_bytes] = tokenize(TextSource(folder.path()), ByteTokenizer());
+  EXPECT_EQ(num_bytes, 4u);
+  EXPECT_EQ(store.highest(), 0xc3);
   std::vector<int64_t> ids(4);
   ASSERT_EQ(store.size(), 4);
   store.copy(0, 4, ids.data());
