@@ -20,7 +20,8 @@ namespace motley {
 
 struct ForwardOptions {
   bool training = false;
-  KvCache* cache = nullptr;              // read and appended to; null: attention within the batch only
+  bool recompute = false;    // in training: keep each block's input alone, and run it again in backward
+  KvCache* cache = nullptr;  // read and appended to; null: attention within the batch only
   std::vector<int64_t> cache_sequences;  // [B] with a cache: the cache's sequence of each of the batch's
   // [B, width] int32 on a GPU (KvCache::block_table): every sequence has one token, which stands at its
   // position in the cache. Nothing then depends on lengths that the host knows, so that the call can be

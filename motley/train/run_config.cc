@@ -75,6 +75,8 @@ TrainOptions read_train(ConfigValues values, const DataConfig& data) {
   train.beta2 = values.optional<double>("beta2", train.beta2, between(0, 0.999999));
   train.epsilon = values.optional<double>("epsilon", train.epsilon, at_least(1e-30));
   train.gradient_clip = values.optional<double>("gradient_clip", train.gradient_clip, at_least(0));
+  train.activation_checkpointing =
+      values.optional<bool>("activation_checkpointing", train.activation_checkpointing);
   train.dtype = values.choice("dtype", {"fp32", "bf16"}, "fp32") == "fp32" ? at::kFloat : at::kBFloat16;
   train.seed = static_cast<uint64_t>(values.optional<int64_t>("seed", 0, at_least(0)));
   train.device = values.optional<std::string>("device", train.device);
@@ -150,6 +152,7 @@ nlohmann::json to_json(const RunConfig& config) {
         {"beta2", train.beta2},
         {"epsilon", train.epsilon},
         {"gradient_clip", train.gradient_clip},
+        {"activation_checkpointing", train.activation_checkpointing},
         {"dtype", train.dtype == at::kFloat ? "fp32" : "bf16"},
         {"seed", train.seed},
         {"device", train.device},

@@ -100,6 +100,7 @@ Trainer::Pass Trainer::forward_backward(int64_t step, int64_t pass) {
 ForwardOptions Trainer::forward_options(int64_t step, int64_t pass) const {
   ForwardOptions options;
   options.training = true;
+  options.recompute = options_.activation_checkpointing;
   const auto index = static_cast<uint64_t>(step * options_.gradient_accumulation + pass);
   options.generator = at::detail::createCPUGenerator(mix_seed(options_.seed, kGateNoise, index));
   return options;

@@ -46,9 +46,10 @@ nlohmann::json mixed_config() {
 }
 
 // Cross-entropy of the next token and the gates' losses.
-at::Tensor loss_of(CausalLm& model, const PackedBatch& batch) {
+at::Tensor loss_of(CausalLm& model, const PackedBatch& batch, bool recompute = false) {
   ForwardOptions options;
   options.training = true;
+  options.recompute = recompute;
   const CausalLmOutput output = model.forward(batch, options);
   at::Tensor loss = at::cross_entropy_loss(output.logits.to(at::kFloat), batch.ids.roll(-1));
   for (const Routing& routing : output.routings) {
@@ -79,6 +80,30 @@ TEST_F(DecoderLm, GradientsMatchFiniteDifferences) {
     const double below = loss_of(*model, batch).item<double>();
     tensor.add_(step);
     EXPECT_NEAR((above - below) / 4e-3, std::sqrt(squared), 0.02 * std::sqrt(squared) + 2e-3) << name;
+  });
+}
+
+TEST_F(DecoderLm, GivesTheSameBitsWhereBlocksRunAgainInBackward) {
+  const auto model = make_model(mixed_config(), 7, at::kFloat);
+  const PackedBatch batch = random_batch({12, 12});
+  model->visit([](const std::string&, at::Tensor& tensor, TensorRole role) {
+    if (role == TensorRole::kParameter) tensor.requires_grad_(true);
+  });
+  const at::Tensor expected = loss_of(*model, batch);
+  expected.backward();
+  std::vector<at::Tensor> gradients;
+  model->visit([&](const std::string&, at::Tensor& tensor, TensorRole) {
+    gradients.push_back(tensor.grad());
+    tensor.mutable_grad().reset();
+  });
+  const at::Tensor loss = loss_of(*model, batch, /*recompute=*/true);
+  loss.backward();
+  EXPECT_TRUE(loss.equal(expected));
+  size_t i = 0;
+  model->visit([&](const std::string& name, at::Tensor& tensor, TensorRole) {
+    ASSERT_EQ(tensor.grad().defined(), gradients[i].defined()) << name;
+    if (tensor.grad().defined()) EXPECT_TRUE(tensor.grad().equal(gradients[i])) << name;
+    ++i;
   });
 }
 

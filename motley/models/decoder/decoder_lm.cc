@@ -1,10 +1,12 @@
 #include "motley/models/decoder/decoder_lm.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include "motley/models/decoder/recomputed_layer.h"
 #include "motley/nn/rms_norm.h"
 #include "motley/ops/part.h"
 
@@ -52,7 +54,10 @@ CausalLmOutput DecoderLm::forward(const PackedBatch& given, const ForwardOptions
   };
   DecoderState state{batch, options, rotary_, embed(batch.ids), {}, {}};
   observe("model.embed_tokens", state.x);
-  for (const DecoderLayer& layer : layers_) layer.forward(state);
+  const bool recompute = options.recompute && at::GradMode::is_enabled();
+  for (const DecoderLayer& layer : layers_) {
+    recompute ? forward_recomputed(layer, state) : layer.forward(state);
+  }
   if (options.cache != nullptr && !options.cache_block_table.defined()) {
     for (int64_t b = 0; b < batch.num_sequences(); ++b) {
       options.cache->commit(options.cache_sequences[b],
