@@ -19,8 +19,8 @@ struct Routing {
   at::Tensor slots;    // [T, K] int32: chosen slot, or -1 for no choice and for a dropped one
   at::Tensor weights;  // [T, K] fp32: attached to the graph; 0 where slots is -1
   at::Tensor logits;   // [T, S] fp32: raw (residual included; before noise, bias and normalisation)
-  at::Tensor load;     // [S] fp32: kept assignments of each slot, counted after drops
-  at::Tensor dropped;  // fp32 scalar: assignments lost to capacity (0 when dropless)
+  at::Tensor load;     // [S] int64: kept assignments of each slot, counted after drops
+  at::Tensor dropped;  // int64 scalar: assignments lost to capacity (0 when dropless)
   std::vector<AuxiliaryLoss> losses;
 };
 

@@ -7,8 +7,8 @@
 
 namespace motley {
 
-// assigned [S] fp32: choices of each slot before drops; scores [T, S] fp32; token_mask [T] bool or undefined.
-// Zero when no token counts. options.balance_loss must not be kNone.
+// assigned [S] int64: choices of each slot before drops; scores [T, S] fp32; token_mask [T] bool or
+// undefined. Zero when no token counts. options.balance_loss must not be kNone.
 at::Tensor balance_loss(const GateOptions& options, const at::Tensor& assigned, const at::Tensor& scores,
                         const at::Tensor& token_mask);
 

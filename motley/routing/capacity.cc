@@ -29,7 +29,7 @@ at::Tensor assigned_load(const RoutingPlan& plan) {
   const int64_t num_slots = plan.num_experts();
   return plan.expert_offset.narrow(0, 1, num_slots)
       .sub(plan.expert_offset.narrow(0, 0, num_slots))
-      .to(at::kFloat);
+      .to(at::kLong);
 }
 
 KeptAssignments keep_within(const SlotCapacity& capacity, const RoutingPlan& plan, const at::Tensor& slots,
@@ -45,7 +45,7 @@ KeptAssignments keep_within(const SlotCapacity& capacity, const RoutingPlan& pla
       slots.ge(0).logical_and(plan.token_rows.lt(past.index_select(0, chosen).view(slots.sizes())));
 
   const at::Tensor assigned = assigned_load(plan);
-  const at::Tensor load = at::minimum(assigned, limit.to(at::kFloat));
+  const at::Tensor load = at::minimum(assigned, limit.to(at::kLong));
   return {keep, load, assigned.sum().sub(load.sum())};
 }
 

@@ -20,15 +20,15 @@ SlotCapacity slot_capacity(const GateOptions& options, int64_t num_tokens);
 
 struct KeptAssignments {
   at::Tensor keep;     // [T, K] bool: chosen and within capacity
-  at::Tensor load;     // [S] fp32
-  at::Tensor dropped;  // fp32 scalar
+  at::Tensor load;     // [S] int64
+  at::Tensor dropped;  // int64 scalar
 };
 
 // plan: of slots [T, K] over all S slots; earlier tokens keep their place in a slot.
 KeptAssignments keep_within(const SlotCapacity& capacity, const RoutingPlan& plan, const at::Tensor& slots,
                             int64_t num_experts);
 
-// Assignments of each slot [S] fp32, without drops.
+// Assignments of each slot [S] int64, without drops.
 at::Tensor assigned_load(const RoutingPlan& plan);
 
 }  // namespace motley

@@ -24,7 +24,7 @@ class Gate {
  public:
   virtual ~Gate() = default;
   virtual Routing route(const GateInput& input) const = 0;
-  // What the gate learns outside gradients (bias-only balancing), from the load of one optimizer step.
+  // What the gate learns outside gradients (bias-only balancing), from the load [S] of one optimizer step.
   virtual void update(const at::Tensor& load) {}
   virtual int64_t num_slots() const = 0;
   virtual void visit(const std::string& prefix, const TensorVisitor& visitor) = 0;

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string_view>
+
+#include "motley/base/env.h"
 #include "motley/base/error.h"
 
 namespace motley::kernels {
@@ -21,11 +24,29 @@ TEST(Families, TablesAreWhole) {
   }
 }
 
-TEST(Families, ForcedByName) {
-  EXPECT_EQ(find_cpu_family("portable").name, "portable");
+// What MOTLEY_CPU_KERNELS takes (motley/base/env.cc) and what there is.
+TEST(Families, HaveTheNamesOfTheEnvironmentVariable) {
   for (const Family& family : cpu_families()) {
-    if (!family.available) continue;
-    EXPECT_EQ(find_cpu_family(family.name).name, family.name);
+    const auto forced = [&](const char* name) {
+      return std::string_view(name) == "MOTLEY_CPU_KERNELS" ? family.name.c_str() : nullptr;
+    };
+    EXPECT_EQ(read_environment(forced).cpu_kernels, family.name);
+  }
+}
+
+TEST(Families, ForcedByNameUnlessTheProcessorLacksThem) {
+  for (const Family& family : cpu_families()) {
+    if (family.available) {
+      EXPECT_EQ(find_cpu_family(family.name).kernels, family.kernels) << family.name;
+      EXPECT_EQ(find_cpu_family(family.name).kernels->name, family.name);
+      continue;
+    }
+    try {
+      find_cpu_family(family.name);
+      ADD_FAILURE() << family.name << " was accepted";
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find(family.name), std::string::npos) << error.what();
+    }
   }
 }
 

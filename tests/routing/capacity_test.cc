@@ -40,14 +40,14 @@ TEST(Capacity, DropsTheLastTokensOfAFullSlot) {
   const Routing routing = route_probabilities(options, all_to_0, /*training=*/true);
   expect_slots(routing, {0, 0, -1, -1});
   expect_close(routing.weights, matrix(1, {0.6f, 0.7f, 0, 0}));
-  expect_close(routing.load, at::tensor({2.0f, 0.0f}));
-  EXPECT_EQ(routing.dropped.item<float>(), 2);
+  expect_load(routing, {2, 0});
+  EXPECT_EQ(routing.dropped.item<int64_t>(), 2);
   // f counts choices before drops: 2 (1 * 0.75 + 0 * 0.25).
   EXPECT_NEAR(loss_of(routing, "balance"), 1.5, 1e-6);
 
-  EXPECT_EQ(route_probabilities(options, all_to_0, /*training=*/false).dropped.item<float>(), 0);
+  EXPECT_EQ(route_probabilities(options, all_to_0, /*training=*/false).dropped.item<int64_t>(), 0);
   options.capacity_in_inference = true;
-  EXPECT_EQ(route_probabilities(options, all_to_0, /*training=*/false).dropped.item<float>(), 2);
+  EXPECT_EQ(route_probabilities(options, all_to_0, /*training=*/false).dropped.item<int64_t>(), 2);
 }
 
 // E = 1, Z = 2, tau = 1/2, K = 2, 4 tokens: tau E + Z = 2.5, 8 assignments: 8 * .5 / 2.5 -> 2, 8 / 2.5 -> 4.
@@ -59,8 +59,8 @@ TEST(Capacity, ExpertsAndZeroExpertsHaveTheirOwn) {
   for (int t = 0; t < 4; ++t) probabilities.insert(probabilities.end(), {0.5f, 0.3f, 0.2f});
   const Routing routing = route_probabilities(options, probabilities, /*training=*/true);
   expect_slots(routing, {0, 1, 0, 1, -1, 1, -1, 1});
-  expect_close(routing.load, at::tensor({2.0f, 4.0f, 0.0f}));
-  EXPECT_EQ(routing.dropped.item<float>(), 2);
+  expect_load(routing, {2, 4, 0});
+  EXPECT_EQ(routing.dropped.item<int64_t>(), 2);
 }
 
 TEST(Capacity, NormalisesBeforeItDrops) {
@@ -83,7 +83,14 @@ TEST(Capacity, CountsOnlyTokensThatTheMaskLetsThrough) {
   input.token_mask = at::tensor({0, 1, 1, 1}).to(at::kBool);
   const Routing routing = unit_gate(options)->route(input);
   expect_slots(routing, {-1, 0, 0, -1});
-  EXPECT_EQ(routing.dropped.item<float>(), 1);
+  EXPECT_EQ(routing.dropped.item<int64_t>(), 1);
+}
+
+// Above 2^24 fp32 has no odd numbers.
+TEST(Capacity, CountsEveryAssignmentOfAHugeBatch) {
+  RoutingPlan plan;
+  plan.expert_offset = at::tensor({0, 16777217, 16777217 + 33554433}, at::kInt);
+  EXPECT_TRUE(assigned_load(plan).equal(at::tensor({16777217, 33554433}, at::kLong)));
 }
 
 TEST(Capacity, RoomForAllIsDropless) {
@@ -97,7 +104,7 @@ TEST(Capacity, RoomForAllIsDropless) {
   EXPECT_TRUE(roomy.slots.equal(dropless.slots));
   EXPECT_TRUE(roomy.weights.equal(dropless.weights));
   EXPECT_TRUE(roomy.load.equal(dropless.load));
-  EXPECT_EQ(roomy.dropped.item<float>(), 0);
+  EXPECT_EQ(roomy.dropped.item<int64_t>(), 0);
 }
 
 }  // namespace

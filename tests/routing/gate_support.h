@@ -67,6 +67,10 @@ inline void expect_close(const at::Tensor& found, const at::Tensor& expected, do
                                                                    << expected;
 }
 
+inline void expect_load(const Routing& routing, const std::vector<int64_t>& load) {
+  EXPECT_TRUE(routing.load.equal(at::tensor(load))) << "found\n" << routing.load;
+}
+
 inline void expect_slots(const Routing& routing, const std::vector<int>& slots) {
   const at::Tensor expected = at::tensor(slots).view(routing.slots.sizes());
   EXPECT_EQ(routing.slots.scalar_type(), at::kInt);

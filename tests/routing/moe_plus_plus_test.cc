@@ -75,7 +75,7 @@ TEST(MoePlusPlus, ReleasedGateGivesTheZeroExpertNoWeight) {
   const Routing routing = unit_gate(released_gate(2))->route(input);
   expect_slots(routing, {3, 2});
   expect_close(routing.weights, matrix(2, {0, 1}));
-  expect_close(routing.load, at::tensor({0.0f, 0.0f, 1.0f, 1.0f}));
+  expect_load(routing, {0, 0, 1, 1});
 }
 
 TEST(MoePlusPlus, NothingButZeroExpertsIsNoWeightAndNoNan) {
