@@ -55,7 +55,7 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
     }
     for (int64_t column = first; column < last; column += kMaxLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxLanes, last - column));
-      const kernels::Panel panel{panel_type, packed, depth, kernels::vectors_for(count)};
+      const kernels::Panel panel = cpu.panel(panel_type, packed, depth, kernels::vectors_for(count));
       kernels::pack_matrix(cpu, type, weight, columns, column, count, panel);
       const int64_t after = std::min<int64_t>(kMaxLanes, last - column - count);
       kernels::Upcoming upcoming;

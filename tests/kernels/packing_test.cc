@@ -17,14 +17,14 @@ TEST_P(PackingTest, ColumnsOfGatheredRows) {
       std::swap(rows.front(), rows.back());
       const int vectors = vectors_for(num_rows);
       std::vector<std::byte> panel(panel_bytes(panel_type(), depth, vectors), std::byte{0x7f});
-      kernels().pack_columns(type(), rows.data(), num_rows, kFirst, depth, panel_type(), vectors,
-                             panel.data());
+      const Panel to = kernels().panel(panel_type(), panel.data(), depth, vectors);
+      kernels().pack_columns(type(), rows.data(), num_rows, kFirst, depth, to);
       const int64_t padded = panel_type() == DType::kBFloat16 ? depth + depth % 2 : depth;
       for (int64_t k = 0; k < padded; ++k) {
         for (int lane = 0; lane < vectors * kVectorLanes; ++lane) {
           const int row = lane == 0 ? num_rows - 1 : lane == num_rows - 1 ? 0 : lane;
           const double expected = k < depth && lane < num_rows ? x[row * width + kFirst + k] : 0.0;
-          ASSERT_EQ(panel_value(panel.data(), panel_type(), vectors * kVectorLanes, k, lane), expected)
+          ASSERT_EQ(panel_value(to, k, lane), expected)
               << "depth " << depth << ", rows " << num_rows << ", k " << k << ", lane " << lane;
         }
       }
@@ -39,13 +39,13 @@ TEST_P(PackingTest, RowsOfAMatrix) {
       const Data w(type(), depth * width, 2);
       const int vectors = vectors_for(count);
       std::vector<std::byte> memory(panel_bytes(panel_type(), depth, vectors), std::byte{0x7f});
-      const Panel panel{panel_type(), memory.data(), depth, vectors};
+      const Panel panel = kernels().panel(panel_type(), memory.data(), depth, vectors);
       pack_matrix(kernels(), type(), w.at(0), width, kFirst, count, panel);
       const int64_t padded = panel_type() == DType::kBFloat16 ? depth + depth % 2 : depth;
       for (int64_t k = 0; k < padded; ++k) {
         for (int lane = 0; lane < panel.lanes(); ++lane) {
           const double expected = k < depth && lane < count ? w[k * width + kFirst + lane] : 0.0;
-          ASSERT_EQ(panel_value(memory.data(), panel_type(), panel.lanes(), k, lane), expected)
+          ASSERT_EQ(panel_value(panel, k, lane), expected)
               << "depth " << depth << ", columns " << count << ", k " << k << ", lane " << lane;
         }
       }
@@ -88,12 +88,13 @@ TEST_P(PackingTest, TileToPanelAndToRows) {
       for (size_t i = 0; i < c.size(); ++i) c[i] = static_cast<float>(values[i]);
 
       std::vector<std::byte> panel(panel_bytes(panel_type(), columns, vectors), std::byte{0x7f});
-      kernels().pack_tile(c.data(), columns, vectors, panel_type(), panel.data());
+      const Panel to = kernels().panel(panel_type(), panel.data(), columns, vectors);
+      kernels().pack_tile(c.data(), columns, to);
       for (int k = 0; k < columns; ++k) {
         for (int lane = 0; lane < lanes; ++lane) {
           const float value = c[k * lanes + lane];
           const float expected = panel_type() == DType::kFloat32 ? value : bf16_value(bf16_bits(value));
-          ASSERT_EQ(panel_value(panel.data(), panel_type(), lanes, k, lane), expected) << columns;
+          ASSERT_EQ(panel_value(to, k, lane), expected) << columns;
         }
       }
 

@@ -81,7 +81,7 @@ TEST_P(ProductsTest, RowsTimesMatrixAsItLies) {
       const Data a(type(), num_rows * kDepth, 31);
       const Data w(type(), kDepth * width, 32);
       std::vector<std::byte> memory(panel_bytes(panel_type(), kDepth, vectors_for(count)));
-      const Panel panel{panel_type(), memory.data(), kDepth, vectors_for(count)};
+      const Panel panel = kernels().panel(panel_type(), memory.data(), kDepth, vectors_for(count));
       pack_matrix(kernels(), type(), w.at(0), width, 5, count, panel);
       std::vector<float> c(num_rows * panel.lanes(), 1.0f);
       std::vector<std::byte> scratch(kMultiplyScratch);

@@ -109,9 +109,10 @@ class KernelsTest : public ::testing::TestWithParam<Case> {
 };
 
 // Element (k, lane) of a panel.
-inline double panel_value(const void* panel, DType type, int lanes, int64_t k, int lane) {
-  if (type == DType::kFloat32) return static_cast<const float*>(panel)[k * lanes + lane];
-  return bf16_value(static_cast<const uint16_t*>(panel)[(k / 2 * lanes + lane) * 2 + k % 2]);
+inline double panel_value(const Panel& panel, int64_t k, int lane) {
+  const auto* at = panel.line(panel.units(k), lane / kVectorLanes) + lane % kVectorLanes * 4;
+  if (panel.type == DType::kFloat32) return *reinterpret_cast<const float*>(at);
+  return bf16_value(reinterpret_cast<const uint16_t*>(at)[k % 2]);
 }
 
 }  // namespace motley::kernels::testing

@@ -74,10 +74,10 @@ struct PairUnits {
 };
 
 template <class Units>
-void pack_columns_units(Rows rows, int num_rows, int64_t first, int64_t depth, int vectors, void* panel) {
+void pack_columns_units(Rows rows, int num_rows, int64_t first, int64_t depth, const Panel& panel) {
   constexpr int64_t kBlock = 16 * Units::kStep;
-  auto* out = static_cast<__m512i*>(panel);
-  for (int v = 0; v < vectors; ++v) {
+  const int64_t next = panel.unit_lines;
+  for (int v = 0; v < panel.vectors; ++v) {
     const int count = num_rows - v * 16 < 16 ? num_rows - v * 16 : 16;
     for (int64_t k = 0; k < depth; k += kBlock) {
       const int64_t n = depth - k < kBlock ? depth - k : kBlock;
@@ -89,11 +89,11 @@ void pack_columns_units(Rows rows, int num_rows, int64_t first, int64_t depth, i
       }
       transpose_units(r);
       const int64_t units = (n + Units::kStep - 1) / Units::kStep;
-      __m512i* to = out + k / Units::kStep * vectors + v;
+      auto* to = reinterpret_cast<__m512i*>(panel.line(k / Units::kStep, v));
       if (units == 16) {
-        for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * vectors, r[i]);
+        for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * next, r[i]);
       } else {
-        for (int i = 0; i < units; ++i) _mm512_storeu_si512(to + i * vectors, r[i]);
+        for (int i = 0; i < units; ++i) _mm512_storeu_si512(to + i * next, r[i]);
       }
     }
   }
@@ -129,28 +129,27 @@ inline void fetch_ahead(Rows rows, int64_t k, int64_t depth, int64_t first_byte,
 }
 
 template <class Units>
-void pack_rows_units(Rows rows, int64_t depth, int64_t first, int count, int vectors, void* panel) {
-  auto* out = static_cast<__m512i*>(panel);
+void pack_rows_units(Rows rows, int64_t depth, int64_t first, int count, const Panel& panel) {
   constexpr int64_t kSize = Units::kSize;
   for (int64_t k = 0; k < depth; ++k) {
     fetch_ahead(rows, k, depth, first * kSize, count * kSize);
-    for (int v = 0; v < vectors; ++v) {
+    for (int v = 0; v < panel.vectors; ++v) {
       const int n = count - v * 16;
       const int64_t at = first + v * 16;
-      _mm512_storeu_si512(out++, n >= 16 ? Units::load(rows[k], at) : Units::load_part(rows[k], at, n));
+      _mm512_storeu_si512(panel.line(k, v),
+                          n >= 16 ? Units::load(rows[k], at) : Units::load_part(rows[k], at, n));
     }
   }
 }
 
-inline void pack_rows_pairs(Rows rows, int64_t depth, int64_t first, int count, int vectors, void* panel) {
-  auto* out = static_cast<__m512i*>(panel);
+inline void pack_rows_pairs(Rows rows, int64_t depth, int64_t first, int count, const Panel& panel) {
   for (int64_t k = 0; k < depth; k += 2) {
     fetch_ahead(rows, k, depth, first * 2, count * 2);
     fetch_ahead(rows, k + 1, depth, first * 2, count * 2);
-    for (int v = 0; v < vectors; v += 2) {
+    for (int v = 0; v < panel.vectors; v += 2) {
       const Woven woven = load_woven(rows, k, depth, first + v * 16, count - v * 16);
-      _mm512_storeu_si512(out++, woven.low);
-      if (v + 1 < vectors) _mm512_storeu_si512(out++, woven.high);
+      _mm512_storeu_si512(panel.line(k / 2, v), woven.low);
+      if (v + 1 < panel.vectors) _mm512_storeu_si512(panel.line(k / 2, v + 1), woven.high);
     }
   }
 }
@@ -199,23 +198,22 @@ inline void transpose_pairs(Rows rows, int64_t depth, int64_t first, int count, 
 
 struct Avx512Packing {
   static void pack_columns(DType type, Rows rows, int num_rows, int64_t first, int64_t depth,
-                           DType panel_type, int vectors, void* panel) {
+                           const Panel& panel) {
     if (type == DType::kFloat32) {
-      pack_columns_units<FloatUnits>(rows, num_rows, first, depth, vectors, panel);
-    } else if (panel_type == DType::kFloat32) {
-      pack_columns_units<WidenedUnits>(rows, num_rows, first, depth, vectors, panel);
+      pack_columns_units<FloatUnits>(rows, num_rows, first, depth, panel);
+    } else if (panel.type == DType::kFloat32) {
+      pack_columns_units<WidenedUnits>(rows, num_rows, first, depth, panel);
     } else {
-      pack_columns_units<PairUnits>(rows, num_rows, first, depth, vectors, panel);
+      pack_columns_units<PairUnits>(rows, num_rows, first, depth, panel);
     }
   }
-  static void pack_rows(DType type, Rows rows, int64_t depth, int64_t first, int count, DType panel_type,
-                        int vectors, void* panel) {
+  static void pack_rows(DType type, Rows rows, int64_t depth, int64_t first, int count, const Panel& panel) {
     if (type == DType::kFloat32) {
-      pack_rows_units<FloatUnits>(rows, depth, first, count, vectors, panel);
-    } else if (panel_type == DType::kFloat32) {
-      pack_rows_units<WidenedUnits>(rows, depth, first, count, vectors, panel);
+      pack_rows_units<FloatUnits>(rows, depth, first, count, panel);
+    } else if (panel.type == DType::kFloat32) {
+      pack_rows_units<WidenedUnits>(rows, depth, first, count, panel);
     } else {
-      pack_rows_pairs(rows, depth, first, count, vectors, panel);
+      pack_rows_pairs(rows, depth, first, count, panel);
     }
   }
   static void transpose(DType type, Rows rows, int64_t depth, int64_t first, int count, DType out_type,
@@ -236,22 +234,24 @@ inline __m256i to_bf16(__m512 v) {
 }
 
 struct Avx512Tiles {
-  static void pack_tile(const float* c, int64_t columns, int vectors, DType panel_type, void* panel) {
-    const int lanes = vectors * kVectorLanes;
-    auto* out = static_cast<__m512i*>(panel);
-    if (panel_type == DType::kFloat32) {
-      for (int64_t i = 0; i < columns * vectors; ++i)
-        _mm512_storeu_si512(out + i, _mm512_loadu_si512(c + i * 16));
+  static void pack_tile(const float* c, int64_t columns, const Panel& panel) {
+    const int lanes = panel.lanes();
+    if (panel.type == DType::kFloat32) {
+      for (int64_t k = 0; k < columns; ++k) {
+        for (int v = 0; v < panel.vectors; ++v) {
+          _mm512_storeu_si512(panel.line(k, v), _mm512_loadu_si512(c + k * lanes + v * 16));
+        }
+      }
       return;
     }
     for (int64_t k = 0; k < columns; k += 2) {
-      for (int lane = 0; lane < lanes; lane += 16) {
-        const __m512 even = _mm512_loadu_ps(c + k * lanes + lane);
+      for (int v = 0; v < panel.vectors; ++v) {
+        const __m512 even = _mm512_loadu_ps(c + k * lanes + v * 16);
         const __m512 odd =
-            k + 1 < columns ? _mm512_loadu_ps(c + (k + 1) * lanes + lane) : _mm512_setzero_ps();
+            k + 1 < columns ? _mm512_loadu_ps(c + (k + 1) * lanes + v * 16) : _mm512_setzero_ps();
         const __m512i low = _mm512_cvtepu16_epi32(to_bf16(even));
         const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(odd)), 16);
-        _mm512_storeu_si512(out++, _mm512_or_si512(low, high));
+        _mm512_storeu_si512(panel.line(k / 2, v), _mm512_or_si512(low, high));
       }
     }
   }

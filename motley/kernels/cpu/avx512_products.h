@@ -47,7 +47,7 @@ struct Avx512Tile {
   // depth is a multiple of kStep.
   template <int V, int M>
   static void block(const Tile& tile) {
-    const auto* p = static_cast<const std::byte*>(tile.panel);
+    const auto* p = static_cast<const std::byte*>(tile.panel.data);
     const int64_t depth = tile.depth;
     const Element* row[M];
     for (int i = 0; i < M; ++i) row[i] = static_cast<const Element*>(tile.rows[i]);
@@ -133,7 +133,7 @@ struct Avx512Tile {
         {block<2, 1>, block<2, 2>, block<2, 3>, block<2, 4>, block<2, 5>, block<2, 6>},
         {block<3, 1>, block<3, 2>, block<3, 3>, block<3, 4>, block<3, 5>, block<3, 6>},
         {block<4, 1>, block<4, 2>, block<4, 3>, block<4, 4>, block<4, 5>, block<4, 6>}};
-    const Block block = kBlocks[tile.vectors - 1][tile.num_rows - 1];
+    const Block block = kBlocks[tile.panel.vectors - 1][tile.num_rows - 1];
     const int64_t left = tile.depth % Multiply::kStep;
     if (left == 0) return block(tile);
     // An odd depth: the rows may end before their last pair does.
@@ -148,7 +148,7 @@ struct Avx512Tile {
       at[i] = ends[i];
     }
     Tile last = tile;
-    last.panel = offset(tile.panel, DType::kBFloat16, whole.depth * tile.vectors * kVectorLanes);
+    last.panel = tile.panel.from(whole.depth);
     last.rows = last.next = at;
     last.depth = Multiply::kStep;
     last.from_c = true;

@@ -85,8 +85,8 @@ BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_r
   input.few_rows = few_of(num_rows);
   input.panel_rows = num_rows - input.few_rows;
   for (int first = 0; first < input.panel_rows; first += kMaxLanes) {
-    input.panels[input.num_panels] = {kernels.panel_type(type), nullptr, depth,
-                                      vectors_for(input.rows_of(input.num_panels))};
+    input.panels[input.num_panels] =
+        kernels.panel(kernels.panel_type(type), nullptr, depth, vectors_for(input.rows_of(input.num_panels)));
     ++input.num_panels;
   }
   return input;
@@ -118,8 +118,7 @@ BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* me
   for (int p = 0; p < input.num_panels; ++p) {
     Panel& panel = input.panels[p];
     panel.data = arena.take(panel.bytes());
-    kernels.pack_columns(block.x.type, rows + p * kMaxLanes, input.rows_of(p), 0, block.depth, panel.type,
-                         panel.vectors, panel.data);
+    kernels.pack_columns(block.x.type, rows + p * kMaxLanes, input.rows_of(p), 0, block.depth, panel);
   }
   return input;
 }
@@ -174,8 +173,7 @@ void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeigh
         keep(up.tile, expert_width + column);
       }
       kernels.activate(activation, gate.tile, up.tile, int64_t{count} * panel.lanes(), gate.tile);
-      kernels.pack_tile(gate.tile, count, panel.vectors, activated.panels[p].type,
-                        activated.panels[p].at(column));
+      kernels.pack_tile(gate.tile, count, activated.panels[p].from(column));
     }
     if (x.few_rows == 0) continue;
     few_product(kernels, x, gate_columns, gate.few);

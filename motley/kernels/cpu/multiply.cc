@@ -42,7 +42,7 @@ void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Ro
         kernels.convert(type, at[j], depth, panel.type, converted);
         at[j] = converted;
       }
-      Tile tile{panel.at(k), panel.vectors, at, count, depth, next, 0, c + i * panel.lanes()};
+      Tile tile{panel.from(k), at, count, depth, next, 0, c + i * panel.lanes()};
       tile.from_c = accumulate || k > 0;
       if (output && k + depth == panel.depth) {
         tile.out = output->out + i;
@@ -63,7 +63,7 @@ void pack_matrix(const CpuKernels& kernels, DType type, const void* matrix, int6
   for (int64_t k = 0; k < panel.depth; k += kChunk) {
     const int64_t depth = std::min(kChunk, panel.depth - k);
     for (int64_t i = 0; i < depth; ++i) rows[i] = offset(matrix, type, (k + i) * stride);
-    kernels.pack_rows(type, rows, depth, first, count, panel.type, panel.vectors, panel.at(k));
+    kernels.pack_rows(type, rows, depth, first, count, panel.from(k));
   }
 }
 

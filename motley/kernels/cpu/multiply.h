@@ -6,18 +6,6 @@
 
 namespace motley::kernels {
 
-struct Panel {
-  DType type;
-  void* data;
-  int64_t depth;
-  int vectors;
-
-  int lanes() const { return vectors * kVectorLanes; }
-  int64_t bytes() const { return panel_bytes(type, depth, vectors); }
-  // From row k, which must be even.
-  void* at(int64_t k) const { return offset(data, type, k * lanes()); }
-};
-
 // Rows of one matrix as products take them: by row, or by token where assignment names it (gather).
 struct RowSource {
   const void* data;

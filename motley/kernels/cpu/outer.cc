@@ -38,8 +38,8 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
     for (int64_t i = 0; i < block.num_m; ++i) m_rows[i] = offset(turned, panel_type, i * kStride);
     for (int64_t j = 0; j < block.num_j; j += kMaxLanes) {
       const int count = static_cast<int>(std::min<int64_t>(kMaxLanes, block.num_j - j));
-      const Panel panel{panel_type, packed, depth, vectors_for(count)};
-      kernels.pack_rows(type, b_rows, depth, block.j + j, count, panel_type, panel.vectors, packed);
+      const Panel panel = kernels.panel(panel_type, packed, depth, vectors_for(count));
+      kernels.pack_rows(type, b_rows, depth, block.j + j, count, panel);
       const bool last = r + depth >= num_rows;
       // A tile's share of the rows of b is fetched for the next panel.
       const int64_t after = std::min<int64_t>(kMaxLanes, block.num_j - j - count);
@@ -56,7 +56,7 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
           fetch(offset(b_rows[fetched], type, block.j + j + count), after * size_of(type));
         }
         float* c = num_rows > kDepth ? sums + j * kOuterRows + i * panel.lanes() : sums;
-        Tile tile{packed, panel.vectors, m_rows + i, rows, depth, m_rows + i, 0, c};
+        Tile tile{panel, m_rows + i, rows, depth, m_rows + i, 0, c};
         tile.from_c = r > 0;
         tile.out = last ? to : nullptr;
         tile.out_type = block.out_type;

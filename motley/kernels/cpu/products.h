@@ -45,9 +45,9 @@ struct TileF32 {
     using Walk = void (*)(const float*, int, Rows, int64_t, float*, bool);
     static constexpr Walk kWalks[] = {panel_walk<1>, panel_walk<2>, panel_walk<3>,
                                       panel_walk<4>, panel_walk<5>, panel_walk<6>};
-    const int lanes = tile.vectors * kVectorLanes;
-    kWalks[tile.num_rows - 1](static_cast<const float*>(tile.panel), lanes, tile.rows, tile.depth, tile.c,
-                              tile.from_c);
+    const int lanes = tile.panel.lanes();
+    kWalks[tile.num_rows - 1](static_cast<const float*>(tile.panel.data), lanes, tile.rows, tile.depth,
+                              tile.c, tile.from_c);
     for (int i = 0; tile.out && i < tile.num_rows; ++i) {
       Elementwise<W>::store(tile.c + i * lanes, tile.count, tile.out_type, tile.out[i], tile.accumulate);
     }

@@ -12,8 +12,7 @@ using Rows = const void* const*;
 // One tile: some rows against a panel, over the whole depth.
 // sum(i, lane) = sum over k of rows[i][k] * panel(k, lane), one accumulator each, in ascending k.
 struct Tile {
-  const void* panel;
-  int vectors;
+  Panel panel;
   Rows rows;  // of the panel's type; equally spaced if the family wants it
   int num_rows;
   int64_t depth;
@@ -49,22 +48,24 @@ struct CpuKernels {
   // Numbers of rows that fill what is computed together.
   int tile_unit(DType panel_type) const { return wants_spaced_rows(panel_type) ? 32 : kTileRows; }
   bool wants_spaced_rows(DType panel_type) const { return tile_rows(panel_type) > kTileRows; }
+  Panel panel(DType type, void* data, int64_t depth, int vectors) const {
+    return wants_spaced_rows(type) ? Panel::by_vector(type, data, depth, vectors)
+                                   : Panel::by_unit(type, data, depth, vectors);
+  }
   // Panels of bf16 that share one reading of the weights: products so fast that memory could not follow.
   int block_panels_bf16 = 1;
   int block_panels(DType type) const { return panel_type(type) == DType::kFloat32 ? 1 : block_panels_bf16; }
 
   // panel(k, lane) = rows[lane][first + k]; lanes without a row are zero.
-  void (*pack_columns)(DType type, Rows rows, int num_rows, int64_t first, int64_t depth, DType panel_type,
-                       int vectors, void* panel);
+  void (*pack_columns)(DType type, Rows rows, int num_rows, int64_t first, int64_t depth, const Panel& panel);
   // panel(k, lane) = rows[k][first + lane] for lane < count; other lanes are zero.
-  void (*pack_rows)(DType type, Rows rows, int64_t depth, int64_t first, int count, DType panel_type,
-                    int vectors, void* panel);
+  void (*pack_rows)(DType type, Rows rows, int64_t depth, int64_t first, int count, const Panel& panel);
   // out[i * stride + k] = rows[k][first + i], i < count, k < depth; an odd bf16 depth gets a zero behind it.
   void (*transpose)(DType type, Rows rows, int64_t depth, int64_t first, int count, DType out_type,
                     int64_t stride, void* out);
   // Tiles of activations come out as c[column * lanes + token].
   // panel(column, token) = c: the panel of the next product.
-  void (*pack_tile)(const float* c, int64_t columns, int vectors, DType panel_type, void* panel);
+  void (*pack_tile)(const float* c, int64_t columns, const Panel& panel);
   // out[token][first + column] = c, rounded.
   void (*store_transposed)(const float* c, int columns, int vectors, int num_tokens, DType type,
                            void* const* out, int64_t first);

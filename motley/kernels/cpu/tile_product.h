@@ -12,46 +12,46 @@
 namespace motley::kernels {
 namespace {
 
-// The rows of a Tile must be equally spaced. Registers: sums 0 to 3 (rows x lanes, 2 x 2), rows 4 and 5,
-// panel 6 and 7: four loads for four products is the least that eight registers allow.
+// The rows of a Tile must be equally spaced, and the depth of each vector of its panel together. Registers:
+// sums 0 to 3 (rows x lanes, 2 x 2), rows 4 and 5, panel 6 and 7: four loads for four products is the least
+// that eight registers allow.
 template <class Tiles>
 struct TileProduct {
-  static constexpr int kSide = 16;              // rows, and lanes, of a register of sums
-  static constexpr int kStep = 32;              // elements of the depth in one product
-  static constexpr int kGroup = 2 * kSide;      // rows, and lanes, that are computed together
-  static constexpr int64_t kPanelDepth = 1024;  // 32 lanes of it are 64 KiB
-  static constexpr int kMostRows = 128;         // of one call, which is long enough to configure anew
+  static constexpr int kSide = 16;          // rows, and lanes, of a register of sums
+  static constexpr int kStep = 32;          // elements of the depth in one product
+  static constexpr int kGroup = 2 * kSide;  // rows, and lanes, that are computed together
+  static constexpr int kMostRows = 128;     // of one call, which is long enough to configure anew
+  static constexpr int64_t kLine = 64;      // bytes of a register's row
 
   // The last elements of the depth, filled up with zeros.
   struct Ends {
     alignas(64) uint16_t rows[kGroup][kStep];
-    alignas(64) uint16_t panel[kStep / 2][kMaxLanes][2];
+    alignas(64) std::byte panel[kMaxVectors][kSide][kLine];
   };
 
-  // What the products of one group of rows over one chunk of the depth have in common.
-  struct Chunk {
+  // Up to kGroup rows against all lanes.
+  struct Group {
     const std::byte* rows;
     int64_t row_bytes;  // from one row to the next
-    const std::byte* panel;
-    int64_t panel_bytes;  // from one pair of the depth to the next
     int64_t steps;
-    const Ends* ends;  // of this chunk, or null
+    const Ends* ends;  // null: the depth is a multiple of kStep
     float* c;
     int64_t c_bytes;
     bool from_c;
     Rows next;  // lines to fetch meanwhile, as in Tile; null: none
-    int64_t ahead, next_step;
-    int num_next;
+    int64_t next_step;
+    int num_rows;
   };
 
+  // One step of the depth: at `panel`, and `vector_bytes` further for the second vector.
   template <int M, int N>
   static inline __attribute__((always_inline)) void multiply(const std::byte* rows, int64_t row_bytes,
-                                                             const std::byte* panel, int64_t panel_bytes) {
-    Tiles::template load<6>(panel, panel_bytes);
+                                                             const std::byte* panel, int64_t vector_bytes) {
+    Tiles::template load<6>(panel, kLine);
     Tiles::template load<4>(rows, row_bytes);
     Tiles::template multiply_add<0, 4, 6>();
     if constexpr (N == 2) {
-      Tiles::template load<7>(panel + 64, panel_bytes);
+      Tiles::template load<7>(panel + vector_bytes, kLine);
       Tiles::template multiply_add<1, 4, 7>();
     }
     if constexpr (M == 2) {
@@ -61,61 +61,61 @@ struct TileProduct {
     }
   }
 
-  // M x N registers of sums.
+  // M x N registers of sums, from `vector` on.
   template <int M, int N>
-  static void block(const Chunk& chunk, int lane) {
-    float* c = chunk.c + lane;
-    float* c_low = c + kSide * chunk.c_bytes / 4;
-    if (chunk.from_c) {
-      Tiles::template load<0>(c, chunk.c_bytes);
-      if constexpr (N == 2) Tiles::template load<1>(c + kSide, chunk.c_bytes);
-      if constexpr (M == 2) Tiles::template load<2>(c_low, chunk.c_bytes);
-      if constexpr (M == 2 && N == 2) Tiles::template load<3>(c_low + kSide, chunk.c_bytes);
+  static void block(const Group& group, const Panel& panel, int vector) {
+    float* c = group.c + vector * kSide;
+    const int64_t c_bytes = group.c_bytes;
+    float* c_low = c + kSide * c_bytes / 4;
+    if (group.from_c) {
+      Tiles::template load<0>(c, c_bytes);
+      if constexpr (N == 2) Tiles::template load<1>(c + kSide, c_bytes);
+      if constexpr (M == 2) Tiles::template load<2>(c_low, c_bytes);
+      if constexpr (M == 2 && N == 2) Tiles::template load<3>(c_low + kSide, c_bytes);
     } else {
       Tiles::template zero<0>();
       if constexpr (N == 2) Tiles::template zero<1>();
       if constexpr (M == 2) Tiles::template zero<2>();
       if constexpr (M == 2 && N == 2) Tiles::template zero<3>();
     }
-    const std::byte* rows = chunk.rows;
-    const std::byte* panel = chunk.panel + lane * 4;
-    const int num_next = chunk.next && lane == 0 ? chunk.num_next : 0;
-    const Rows next = chunk.next;
-    const int64_t row_bytes = chunk.row_bytes, panel_bytes = chunk.panel_bytes;
-    const int64_t steps = chunk.steps, next_step = chunk.next_step;
-    int64_t ahead = chunk.ahead;
+    const std::byte* rows = group.rows;
+    const std::byte* lines = panel.line(0, vector);
+    const Rows next = group.next;
+    const int num_next = next && vector == 0 ? group.num_rows : 0;
+    const int64_t row_bytes = group.row_bytes, vector_bytes = panel.vector_lines * kLine;
+    const int64_t steps = group.steps, next_step = group.next_step;
     for (int64_t step = 0; step < steps; ++step) {
-      multiply<M, N>(rows, row_bytes, panel, panel_bytes);
-      rows += kStep * 2;
-      panel += kSide * panel_bytes;
+      multiply<M, N>(rows, row_bytes, lines, vector_bytes);
+      rows += kLine;
+      lines += kSide * kLine;
       for (int i = 0; i < num_next; ++i) {
-        __builtin_prefetch(static_cast<const std::byte*>(next[i]) + ahead, 0, 2);
+        __builtin_prefetch(static_cast<const std::byte*>(next[i]) + step * next_step, 0, 2);
       }
-      ahead += next_step;
     }
-    if (chunk.ends) {
-      multiply<M, N>(reinterpret_cast<const std::byte*>(chunk.ends->rows), kStep * 2,
-                     reinterpret_cast<const std::byte*>(chunk.ends->panel) + lane * 4, kMaxLanes * 4);
+    if (group.ends) {
+      multiply<M, N>(reinterpret_cast<const std::byte*>(group.ends->rows), kLine,
+                     group.ends->panel[vector][0], kSide * kLine);
     }
-    Tiles::template store<0>(c, chunk.c_bytes);
-    if constexpr (N == 2) Tiles::template store<1>(c + kSide, chunk.c_bytes);
-    if constexpr (M == 2) Tiles::template store<2>(c_low, chunk.c_bytes);
-    if constexpr (M == 2 && N == 2) Tiles::template store<3>(c_low + kSide, chunk.c_bytes);
+    Tiles::template store<0>(c, c_bytes);
+    if constexpr (N == 2) Tiles::template store<1>(c + kSide, c_bytes);
+    if constexpr (M == 2) Tiles::template store<2>(c_low, c_bytes);
+    if constexpr (M == 2 && N == 2) Tiles::template store<3>(c_low + kSide, c_bytes);
   }
 
-  static void all_lanes(const Chunk& chunk, int num_rows, int lanes) {
-    for (int lane = 0; lane < lanes; lane += kGroup) {
-      const bool pair = lanes - lane > kSide;
-      if (num_rows > kSide) {
-        pair ? block<2, 2>(chunk, lane) : block<2, 1>(chunk, lane);
+  static void all_lanes(const Group& group, const Panel& panel) {
+    for (int vector = 0; vector < panel.vectors; vector += 2) {
+      const bool pair = panel.vectors - vector > 1;
+      if (group.num_rows > kSide) {
+        pair ? block<2, 2>(group, panel, vector) : block<2, 1>(group, panel, vector);
       } else {
-        pair ? block<1, 2>(chunk, lane) : block<1, 1>(chunk, lane);
+        pair ? block<1, 2>(group, panel, vector) : block<1, 1>(group, panel, vector);
       }
     }
   }
 
   static void run(const Tile& tile) {
-    const int lanes = tile.vectors * kVectorLanes;
+    const Panel& panel = tile.panel;
+    const int lanes = panel.lanes();
     const auto* rows = static_cast<const std::byte*>(tile.rows[0]);
     const int64_t row_bytes = tile.num_rows > 1 ? static_cast<const std::byte*>(tile.rows[1]) - rows : 0;
     const int64_t left = tile.depth % kStep;
@@ -123,41 +123,30 @@ struct TileProduct {
     Ends ends;
     if (left > 0) {
       std::memset(&ends, 0, sizeof ends);
-      const auto* from = static_cast<const std::byte*>(tile.panel) + whole * lanes * 2;
-      for (int64_t pair = 0; pair < (left + 1) / 2; ++pair) {
-        std::memcpy(ends.panel[pair], from + pair * lanes * 4, static_cast<size_t>(lanes) * 4);
+      for (int v = 0; v < panel.vectors; ++v) {
+        std::memcpy(ends.panel[v], panel.line(whole / 2, v), static_cast<size_t>((left + 1) / 2 * kLine));
       }
     }
     int configured = 0;
-    for (int64_t k = 0; k < std::max<int64_t>(whole, 1); k += kPanelDepth) {
-      const int64_t depth = std::min(kPanelDepth, whole - k);
-      for (int i = 0; i < tile.num_rows; i += kGroup) {
-        const int count = std::min(kGroup, tile.num_rows - i);
-        if (count != configured) {
-          Tiles::configure(std::min(count, kSide), std::max(count - kSide, 1));
-          configured = count;
-        }
-        Chunk chunk{rows + i * row_bytes + k * 2,
-                    row_bytes,
-                    static_cast<const std::byte*>(tile.panel) + k * lanes * 2,
-                    int64_t{lanes} * 4,
-                    depth / kStep,
-                    nullptr,
-                    tile.c + int64_t{i} * lanes,
-                    int64_t{lanes} * 4,
-                    tile.from_c || k > 0,
-                    tile.next_step > 0 ? tile.next + i : nullptr,
-                    k / kStep * tile.next_step,
-                    tile.next_step,
-                    count};
-        if (left > 0 && k + depth >= whole) {
-          for (int j = 0; j < count; ++j) {
-            std::memcpy(ends.rows[j], chunk.rows + j * row_bytes + depth * 2, static_cast<size_t>(left) * 2);
-          }
-          chunk.ends = &ends;
-        }
-        all_lanes(chunk, count, lanes);
+    for (int i = 0; i < tile.num_rows; i += kGroup) {
+      const int count = std::min(kGroup, tile.num_rows - i);
+      if (count != configured) Tiles::configure(std::min(count, kSide), std::max(count - kSide, 1));
+      configured = count;
+      Group group{rows + i * row_bytes,
+                  row_bytes,
+                  whole / kStep,
+                  nullptr,
+                  tile.c + int64_t{i} * lanes,
+                  int64_t{lanes} * 4,
+                  tile.from_c,
+                  tile.next_step > 0 ? tile.next + i : nullptr,
+                  tile.next_step,
+                  count};
+      for (int j = 0; left > 0 && j < count; ++j) {
+        std::memcpy(ends.rows[j], group.rows + j * row_bytes + whole * 2, static_cast<size_t>(left) * 2);
       }
+      if (left > 0) group.ends = &ends;
+      all_lanes(group, panel);
     }
     Tiles::release();
     for (int i = 0; tile.out && i < tile.num_rows; ++i) {

@@ -11,11 +11,6 @@ enum class DType { kFloat32, kBFloat16 };
 
 constexpr int64_t size_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
 
-// A panel is the packed operand of every product: depth x lanes, one column ("lane") per token or per
-// column of a weight, lanes = 16 * vectors. Element (k, lane) of an fp32 panel is at k * lanes + lane; a
-// bf16 panel keeps pairs of k together, (k / 2 * lanes + lane) * 2 + k % 2, as dot-product instructions
-// and AMX tiles read them, and its depth is rounded up to even with a zero. A chunk of a panel that
-// starts at an even k is a panel itself, at element k * lanes.
 constexpr int kVectorLanes = 16;
 constexpr int kMaxVectors = 4;
 constexpr int kMaxLanes = kVectorLanes * kMaxVectors;
@@ -29,6 +24,37 @@ constexpr int vectors_for(int64_t columns) {
 constexpr int64_t panel_bytes(DType type, int64_t depth, int vectors) {
   return (depth + depth % 2) * vectors * kVectorLanes * size_of(type);
 }
+
+// The packed operand of every product: depth x lanes, one column ("lane") per token or per column of a
+// weight, lanes = 16 * vectors. It consists of lines of 64 bytes: 16 lanes of one k (fp32) or of two, which
+// stand beside each other in each lane, as dot products and AMX tiles read them (bf16; an odd depth is
+// filled up with zeros). Vector products want the vectors of a line of the depth together; tile products
+// want the depth of each vector together, since tiles that are spread over memory load at half the speed.
+struct Panel {
+  DType type;
+  void* data;
+  int64_t depth;
+  int vectors;
+  int64_t unit_lines;    // from one k, or pair of k, to the next
+  int64_t vector_lines;  // from 16 lanes to the next
+
+  static Panel by_unit(DType type, void* data, int64_t depth, int vectors) {
+    return {type, data, depth, vectors, vectors, 1};
+  }
+  static Panel by_vector(DType type, void* data, int64_t depth, int vectors) {
+    return {type, data, depth, vectors, 1, type == DType::kFloat32 ? depth : (depth + 1) / 2};
+  }
+  int lanes() const { return vectors * kVectorLanes; }
+  int64_t bytes() const { return panel_bytes(type, depth, vectors); }
+  int64_t units(int64_t k) const { return type == DType::kFloat32 ? k : k / 2; }
+  std::byte* line(int64_t unit, int vector) const {
+    return static_cast<std::byte*>(data) + (unit * unit_lines + vector * vector_lines) * 64;
+  }
+  // The rest of the panel from row k on, which must be even.
+  Panel from(int64_t k) const {
+    return {type, line(units(k), 0), depth - k, vectors, unit_lines, vector_lines};
+  }
+};
 
 inline const void* offset(const void* data, DType type, int64_t elements) {
   return static_cast<const std::byte*>(data) + elements * size_of(type);
