@@ -14,11 +14,10 @@ class ExpertStore {
  public:
   virtual ~ExpertStore() = default;
   // Starts to fetch what a coming acquire of this plan will need. May be called before acquire, or never.
+  // A store that wants counts on the host starts its copy of plan.expert_offset here.
   virtual void prefetch(const RoutingPlan& plan) {}
   // The weights for the rows of this plan in one or more waves; valid through backward.
   virtual std::shared_ptr<WeightSource> acquire(const RoutingPlan& plan) = 0;
-  // Whether acquire needs counts on the host, hence a copy from the device after routing.
-  virtual bool needs_host_counts() const { return false; }
   virtual int64_t num_experts() const = 0;
   virtual void visit(const std::string& prefix, const TensorVisitor& visitor) = 0;
 };

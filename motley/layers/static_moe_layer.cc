@@ -58,10 +58,11 @@ StaticMoeLayer::StaticMoeLayer(const GateOptions& options, std::unique_ptr<Gate>
       store_(std::move(store)),
       zero_experts_(std::move(zero_experts)) {}
 
-int64_t StaticMoeLayer::places_per_expert(const GateInput& input) const {
-  const int64_t num_tokens = input.x.size(0);
+int64_t StaticMoeLayer::places_per_expert(const GateInput& input, const Routing& routing) const {
   const bool drops = options_.capacity_factor && (input.training || options_.capacity_in_inference);
-  return drops ? slot_capacity(options_, num_tokens).ffn : num_tokens;
+  if (drops) return slot_capacity(options_, input.x.size(0)).ffn;
+  // T would do without reading a number back, but makes the masks quadratic in T.
+  return routing.load.narrow(0, 0, store_->num_experts()).max().item<int64_t>();
 }
 
 at::Tensor StaticMoeLayer::experts(const at::Tensor& dispatched) const {
@@ -75,7 +76,7 @@ at::Tensor StaticMoeLayer::experts(const at::Tensor& dispatched) const {
 std::pair<at::Tensor, Routing> StaticMoeLayer::forward(const GateInput& input) const {
   const at::Tensor& x = input.x;
   Routing routing = gate_->route(input);
-  const int64_t num_experts = store_->num_experts(), capacity = places_per_expert(input);
+  const int64_t num_experts = store_->num_experts(), capacity = places_per_expert(input, routing);
   const int64_t num_places = num_experts * capacity;
 
   const at::Tensor place = places(routing, num_experts, capacity);

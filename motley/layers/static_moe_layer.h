@@ -15,7 +15,8 @@ namespace motley {
 
 // Tokens are copied to C places of each of E experts by a product with a mask [T, E * C], the experts run as
 // batched products over all places, filled or not, and a second product with the mask brings the results
-// back. C is the capacity where the gate drops, else T. Memory and time grow with T * E * C * D.
+// back. C is the capacity where the gate drops, else the fullest expert's assignments. Memory and time grow
+// with T * E * C * D.
 class StaticMoeLayer : public MoeBlock {
  public:
   StaticMoeLayer(const GateOptions& options, std::unique_ptr<Gate> gate, std::unique_ptr<ResidentStore> store,
@@ -28,8 +29,8 @@ class StaticMoeLayer : public MoeBlock {
   void visit(const std::string& prefix, const TensorVisitor& visitor) override;
 
  private:
-  int64_t places_per_expert(const GateInput& input) const;  // C
-  at::Tensor experts(const at::Tensor& dispatched) const;   // [E, C, D] -> [E, C, D]
+  int64_t places_per_expert(const GateInput& input, const Routing& routing) const;  // C
+  at::Tensor experts(const at::Tensor& dispatched) const;                           // [E, C, D] -> [E, C, D]
 
   GateOptions options_;
   std::unique_ptr<Gate> gate_;

@@ -34,7 +34,6 @@ class Dispatcher {
   virtual at::Tensor finish_combine(Exchange& exchange, const at::Tensor& local) = 0;
   // The dtype in which the experts' partial sums are wanted for tokens of this dtype.
   virtual at::ScalarType partial_dtype(at::ScalarType token_dtype, bool has_local_part) const = 0;
-  virtual bool needs_host_counts() const { return false; }
   // Whether finish_dispatch hands on the very tokens that start_dispatch got, so that the routing plan can be
   // made, and experts fetched, at once.
   virtual bool keeps_tokens() const { return false; }

@@ -1,5 +1,8 @@
 #include "motley/layers/static_moe_layer.h"
 
+#include <c10/core/InferenceMode.h>
+
+#include "benchmarks/memory_meter.h"
 #include "motley/ops/zero_experts.h"
 #include "tests/layers/layer_support.h"
 
@@ -68,12 +71,42 @@ TEST(StaticMoeLayer, DropsWhatCapacityGatingDrops) {
     input.x = at::randn({40, 10});
     input.training = true;
     const Routing routing = pair.padded->forward(input).second;
-    EXPECT_GT(routing.dropped.item<float>(), 0) << factor;
+    EXPECT_GT(routing.dropped.item<int64_t>(), 0) << factor;
     expect_same(pair, input, 1e-5);
-    input.training = false;  // C = T
-    EXPECT_EQ(pair.padded->forward(input).second.dropped.item<float>(), 0);
+    input.training = false;  // as many places as the fullest expert has tokens
+    EXPECT_EQ(pair.padded->forward(input).second.dropped.item<int64_t>(), 0);
     expect_same(pair, input, 1e-5);
   }
+}
+
+// Without a capacity the places follow the fullest expert, not T: two masks of 2000 x 8 x 2000 would take 256
+// MB.
+TEST(StaticMoeLayer, PadsToTheFullestExpertWhereNothingIsDropped) {
+  at::manual_seed(14);
+  MoeLayerOptions options = small_layer();
+  options.gate.num_experts = 8;
+  options.gate.capacity_factor = 1.0;
+  const Pair pair = make_pair(options);
+  GateInput input;
+  input.x = at::randn({2000, 10});
+  const c10::InferenceMode inference;
+  const bench::MemoryMeter meter;
+  const Routing routing = pair.padded->forward(input).second;
+  const auto fullest = routing.load.max().item<int64_t>();
+  ASSERT_LT(fullest, 1500);
+  EXPECT_LT(meter.peak_bytes(), 4 * 2000 * 8 * fullest * 4);
+  EXPECT_LT(meter.peak_bytes(), 2 * 2000 * 8 * 2000 * 4);
+}
+
+TEST(StaticMoeLayer, TokensThatChooseOnlyZeroExpertsNeedNoPlaces) {
+  MoeLayerOptions options = small_layer({ZeroExpertKind::kZero, ZeroExpertKind::kZero});
+  options.gate.selection_bias = true;
+  options.gate.capacity_factor = 1.0;
+  const Pair pair = make_pair(options);
+  tensors_of(*pair.padded).at("mlp.gate.e_score_correction_bias").narrow(0, 4, 2).fill_(10);
+  GateInput input;
+  input.x = at::randn({5, 10});
+  EXPECT_EQ(pair.padded->forward(input).first.abs().sum().item<float>(), 0);
 }
 
 TEST(StaticMoeLayer, GradientsEqualTheDynamicLayers) {

@@ -19,7 +19,6 @@ TEST(LocalDispatcher, HandsTokensOnWithoutACopy) {
   EXPECT_TRUE(tokens.slots.is_same(slots));
   EXPECT_TRUE(tokens.weights.is_same(weights));
   EXPECT_TRUE(dispatcher.keeps_tokens());
-  EXPECT_FALSE(dispatcher.needs_host_counts());
 
   const at::Tensor partial = at::randn({3, 4});
   dispatcher.start_combine(*exchange, partial);
