@@ -16,9 +16,6 @@ using kernels::BlockInput;
 using kernels::CpuKernels;
 using kernels::DType;
 
-// Columns of a part are a multiple of this, which is even, as panels want.
-constexpr int64_t kPart = 4 * kernels::kTileColumns;
-
 struct Forward {
   const CpuKernels& cpu;
   DType type;
@@ -32,6 +29,12 @@ struct Forward {
   void* hidden;  // or null
   std::vector<RowRange> ranges;
 
+  // Few rows are read with their expert's weights and share nothing: they are cut as finely as evenness asks.
+  int64_t parts(int64_t columns) const {
+    const bool few = !ranges.empty() && ranges.front().count <= kernels::kFewRows;
+    return column_parts(static_cast<int64_t>(ranges.size()), columns,
+                        (few ? 1 : 4) * int64_t{kernels::kTileColumns}, few ? 16 : 4);
+  }
   int64_t model_width() const { return gate_up.size(2); }
   int64_t expert_width() const { return down.size(2); }
 
@@ -104,7 +107,7 @@ void run_in_parts(const Forward& forward) {
   auto* base = static_cast<std::byte*>(memory.mutable_data_ptr());
   base += (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64;
   auto run = [&](int64_t columns, int64_t scratch_bytes, auto compute) {
-    const int64_t parts = column_parts(num_ranges, columns, kPart);
+    const int64_t parts = forward.parts(columns);
     const int64_t width = (columns + parts - 1) / parts + ((columns + parts - 1) / parts) % 2;
     run_tasks(num_ranges * parts, scratch_bytes, [&](int64_t task, void* scratch) {
       const int64_t r = task / parts;
@@ -141,7 +144,7 @@ void expert_rows_cpu(const at::Tensor& x, const at::Tensor& row_assignment, cons
                         row_ranges(expert_offset, place_of_expert,
                                    kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
                                    kernels::kFewRows)};
-  if (column_parts(static_cast<int64_t>(forward.ranges.size()), forward.expert_width(), kPart) == 1) {
+  if (forward.parts(forward.expert_width()) == 1) {
     run_whole(forward);
   } else {
     run_in_parts(forward);

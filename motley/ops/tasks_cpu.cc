@@ -99,10 +99,10 @@ const void* place_data(const std::optional<at::Tensor>& tensor, int64_t place) {
   return tensor ? place_data(*tensor, place) : nullptr;
 }
 
-int64_t column_parts(int64_t num_ranges, int64_t columns, int64_t least_columns) {
-  constexpr int64_t kTasksPerThread = 4;
-  const int64_t wanted =
-      (kTasksPerThread * at::get_num_threads() + num_ranges - 1) / std::max<int64_t>(1, num_ranges);
+int64_t column_parts(int64_t num_ranges, int64_t columns, int64_t least_columns, int64_t tasks_per_thread) {
+  const int64_t threads = at::get_num_threads();
+  if (threads == 1) return 1;
+  const int64_t wanted = (tasks_per_thread * threads + num_ranges - 1) / std::max<int64_t>(1, num_ranges);
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, columns / least_columns));
 }
 

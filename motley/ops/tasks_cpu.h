@@ -48,6 +48,7 @@ const void* place_data(const at::Tensor& tensor, int64_t place);
 const void* place_data(const std::optional<at::Tensor>& tensor, int64_t place);
 
 // How many parts of columns each of `num_ranges` tasks is cut into, so that all threads find work.
-int64_t column_parts(int64_t num_ranges, int64_t columns, int64_t least_columns);
+int64_t column_parts(int64_t num_ranges, int64_t columns, int64_t least_columns,
+                     int64_t tasks_per_thread = 4);
 
 }  // namespace motley::ops

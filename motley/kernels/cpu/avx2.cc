@@ -1,7 +1,7 @@
 // AVX2 with FMA: bf16 is widened to fp32 while it is packed.
 #include "motley/kernels/cpu/elementwise.h"
-#include "motley/kernels/cpu/packing.h"
 #include "motley/kernels/cpu/products.h"
+#include "motley/kernels/cpu/vector_packing.h"
 #include "motley/kernels/cpu/x86.h"
 
 namespace motley::kernels {
@@ -15,11 +15,11 @@ const CpuKernels& avx2_kernels() {
       .panel_of_bf16 = DType::kFloat32,
       .tile_f32 = TileF32<kWidth, 2>::run,
       .tile_bf16 = nullptr,
-      .pack_columns = Packing::pack_columns,
-      .pack_rows = Packing::pack_rows,
-      .transpose = Packing::transpose,
+      .pack_columns = VectorPacking<kWidth>::pack_columns,
+      .pack_rows = VectorPacking<kWidth>::pack_rows,
+      .transpose = VectorPacking<kWidth>::transpose,
       .pack_tile = TilePacking<kWidth>::pack_tile,
-      .store_transposed = TilePacking<kWidth>::store_transposed,
+      .store_transposed = VectorPacking<kWidth>::store_transposed,
       .store = Elementwise<kWidth>::store,
       .convert = Elementwise<kWidth>::convert,
       .dot_rows = DotRows<kWidth>::run,

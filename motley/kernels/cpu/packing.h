@@ -100,19 +100,6 @@ struct TilePacking {
       }
     }
   }
-
-  static void store_transposed(const float* c, int columns, int vectors, int num_tokens, DType type,
-                               void* const* out, int64_t first) {
-    const int lanes = vectors * kVectorLanes;
-    for (int token = 0; token < num_tokens; ++token) {
-      for (int column = 0; column < columns; column += W) {
-        const int n = columns - column < W ? columns - column : W;
-        float row[W] = {};
-        for (int i = 0; i < n; ++i) row[i] = c[(column + i) * lanes + token];
-        S::store_some(type, out[token], first + column, n, S::load(row));
-      }
-    }
-  }
 };
 
 }  // namespace

@@ -2,8 +2,8 @@
 #include "motley/kernels/cpu/portable.h"
 
 #include "motley/kernels/cpu/elementwise.h"
-#include "motley/kernels/cpu/packing.h"
 #include "motley/kernels/cpu/products.h"
+#include "motley/kernels/cpu/vector_packing.h"
 
 namespace motley::kernels {
 namespace {
@@ -16,11 +16,11 @@ const CpuKernels& portable_kernels() {
       .panel_of_bf16 = DType::kFloat32,
       .tile_f32 = TileF32<kWidth, 2>::run,
       .tile_bf16 = nullptr,
-      .pack_columns = Packing::pack_columns,
-      .pack_rows = Packing::pack_rows,
-      .transpose = Packing::transpose,
+      .pack_columns = VectorPacking<kWidth>::pack_columns,
+      .pack_rows = VectorPacking<kWidth>::pack_rows,
+      .transpose = VectorPacking<kWidth>::transpose,
       .pack_tile = TilePacking<kWidth>::pack_tile,
-      .store_transposed = TilePacking<kWidth>::store_transposed,
+      .store_transposed = VectorPacking<kWidth>::store_transposed,
       .store = Elementwise<kWidth>::store,
       .convert = Elementwise<kWidth>::convert,
       .dot_rows = DotRows<kWidth>::run,
