@@ -16,7 +16,7 @@ cuda::PlacedBias placed(const OptionalTensor& bias) {
 }  // namespace
 
 bool fast_kernels_take(at::ScalarType dtype, int64_t num_experts, std::initializer_list<int64_t> widths) {
-  return (dtype == at::kBFloat16 || dtype == at::kHalf) && num_experts > 0 &&
+  return (dtype == at::kBFloat16 || dtype == at::kHalf || dtype == at::kFloat) && num_experts > 0 &&
          num_experts <= cuda::kMaxExperts &&
          std::ranges::all_of(widths, [](int64_t width) { return width > 0 && width % kVector == 0; });
 }
@@ -26,7 +26,9 @@ bool fast_kernels_read(const at::Tensor& weight) {
 }
 
 cuda::DataType data_type_of(at::ScalarType dtype) {
-  return dtype == at::kHalf ? cuda::DataType::kFp16 : cuda::DataType::kBf16;
+  return dtype == at::kFloat  ? cuda::DataType::kFp32
+         : dtype == at::kHalf ? cuda::DataType::kFp16
+                              : cuda::DataType::kBf16;
 }
 
 cuda::Activation activation_of(int64_t kind, double alpha, double limit) {

@@ -6,8 +6,9 @@
 namespace motley::cuda {
 namespace {
 
-// Rows times columns, in bytes: both types have two.
-size_t rows_bytes(const ExpertShape& shape, int width) { return size_t{2} * shape.max_rows * width; }
+size_t rows_bytes(const ExpertShape& shape, int width) {
+  return size_t(shape.max_rows) * width * element_bytes(shape.type);
+}
 
 void matmul(const ExpertLayer& layer, const void* x, int depth, PlacedWeights weight, bool transposed,
             PlacedBias bias, int width, void* out, cudaStream_t stream) {
@@ -18,7 +19,7 @@ void matmul(const ExpertLayer& layer, const void* x, int depth, PlacedWeights we
 // Places without an expert are passed over by the products.
 void clear_places(const ExpertLayer& layer, const Gradient& gradient, long size, cudaStream_t stream) {
   if (!gradient.data || gradient.accumulate || !layer.plan.place_of_expert) return;
-  const size_t element = gradient.fp32 ? 4 : 2;
+  const size_t element = gradient.fp32 ? 4 : element_bytes(layer.shape.type);
   MOTLEY_CUDA_CHECK(cudaMemset2DAsync(gradient.data, element * gradient.stride, 0, element * size,
                                       layer.shape.num_places, stream));
 }

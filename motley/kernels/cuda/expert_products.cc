@@ -14,7 +14,8 @@ void call(Family family, void (*sm80)(const ExpertShape&, const ExpertPlan&, con
           const ExpertShape& shape, const ExpertPlan& plan, const Product& product, cudaStream_t stream) {
   if (shape.max_rows == 0) return;
   if (family == Family::kSm90 && shape.type != DataType::kBf16)
-    throw std::invalid_argument("[cuda] the Hopper kernels compute in bf16: expected family sm80 for fp16");
+    throw std::invalid_argument(
+        "[cuda] the Hopper kernels compute in bf16: expected family sm80 for fp16 and fp32");
   (family == Family::kSm90 ? sm90 : sm80)(shape, plan, product, stream);
 }
 
@@ -48,7 +49,7 @@ void expert_outer(Family family, const ExpertShape& shape, const ExpertPlan& pla
                   const OuterProduct& product, cudaStream_t stream) {
   const Gradient& out = product.out;
   if (shape.max_rows == 0) {
-    const size_t element = out.fp32 ? 4 : 2;
+    const size_t element = out.fp32 ? 4 : element_bytes(shape.type);
     if (!out.accumulate)
       MOTLEY_CUDA_CHECK(cudaMemset2DAsync(out.data, element * out.stride, 0,
                                           element * product.row_width * product.gathered_width,

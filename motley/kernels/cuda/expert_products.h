@@ -12,7 +12,8 @@
 namespace motley::cuda {
 
 enum class Family { kSm80, kSm90 };
-enum class DataType { kBf16, kFp16 };  // of rows, weights and biases; sums are fp32
+enum class DataType { kBf16, kFp16, kFp32 };  // of rows, weights and biases; sums are fp32
+constexpr int element_bytes(DataType type) { return type == DataType::kFp32 ? 4 : 2; }
 
 struct ExpertShape {
   int num_tokens, top_k, num_experts, num_places;

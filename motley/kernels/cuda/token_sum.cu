@@ -10,7 +10,7 @@
 namespace motley::cuda {
 namespace {
 
-constexpr int kVector = 8;  // elements of two bytes in one 16-byte access
+constexpr int kVector = 8;  // elements a thread reads together: 16 bytes of a two-byte type
 constexpr int kBatch = 8;   // rows whose loads are in flight together
 constexpr int kMaxThreads = 256;
 
@@ -24,15 +24,23 @@ __device__ void two_rounded(__half2& pair, float low, float high) { pair = __flo
 template <class Element>
 using Pair = std::conditional_t<std::is_same_v<Element, __half>, __half2, __nv_bfloat162>;
 
-// The eight values of one access.
+// Eight values, read as 16-byte pieces.
 template <class Element>
 struct Vector {
   uint4 bits;
   __device__ float2 get(int i) const { return two_floats(reinterpret_cast<const Pair<Element>*>(&bits)[i]); }
 };
+template <>
+struct Vector<float> {
+  float4 halves[2];
+  __device__ float2 get(int i) const {
+    const float4& half = halves[i / 2];
+    return i % 2 ? float2{half.z, half.w} : float2{half.x, half.y};
+  }
+};
 template <class Element>
 __device__ Vector<Element> load(const Element* from) {
-  return {*reinterpret_cast<const uint4*>(from)};
+  return *reinterpret_cast<const Vector<Element>*>(from);
 }
 
 template <class Element>
@@ -184,10 +192,14 @@ int blocks_for(int count) { return (count + kMaxThreads - 1) / kMaxThreads; }
 // Calls function with a null pointer to the element type.
 template <class Function>
 void with_type(DataType type, Function function) {
-  if (type == DataType::kBf16)
-    function(static_cast<__nv_bfloat16*>(nullptr));
-  else
-    function(static_cast<__half*>(nullptr));
+  switch (type) {
+    case DataType::kBf16:
+      return function(static_cast<__nv_bfloat16*>(nullptr));
+    case DataType::kFp16:
+      return function(static_cast<__half*>(nullptr));
+    case DataType::kFp32:
+      return function(static_cast<float*>(nullptr));
+  }
 }
 
 }  // namespace

@@ -27,7 +27,9 @@ struct Dhidden {
   __device__ static int depth(const Params& p, const Work&) { return p.a.width; }
   __device__ static void finish(const Params& p, const Work& work, Sum& sum) {
     __shared__ float parts[kTileN / kWarpTile][kTileM];  // of each warp's columns
-    with_kind(p.activation.kind, [&]<ActivationKind kind>() { write<kind>(p, work, sum, parts); });
+    RoundedSum<T> da;
+    round_sum<T>(sum, da);
+    with_kind(p.activation.kind, [&]<ActivationKind kind>() { write<kind>(p, work, da, parts); });
     __syncthreads();
     const int row = threadIdx.x;
     if (row >= kTileM || work.row_begin + row >= work.row_end) return;
@@ -44,7 +46,7 @@ struct Dhidden {
   };
 
   template <ActivationKind kind>
-  __device__ static void write(const Params& p, const Work& work, Sum& sum,
+  __device__ static void write(const Params& p, const Work& work, RoundedSum<T>& sum,
                                float (&parts)[kTileN / kWarpTile][kTileM]) {
     const int width = p.activation.hidden_width(p.expert_width);
     const int first_column = work.n_tile * kTileN + warp_column();
@@ -85,13 +87,13 @@ struct Dhidden {
   // Returns this thread's part of the gate weight's gradient.
   template <ActivationKind kind>
   __device__ static float write_pairs(const Params& p, const Work& work, long row, int column,
-                                      const float (&line)[kTilesN][4], int h, int columns,
+                                      const typename PairOf<T>::Type (&line)[kTilesN][2], int h, int columns,
                                       const RowInput& input) {
     const int width = p.activation.hidden_width(p.expert_width), left = p.expert_width - column;
     const bool valid = row < work.row_end;
     float part = 0.f;
     Pairs da, gate, up, dgate, dup, weighted;
-    get_pairs(line, h, columns, da);
+    get_rounded<T>(line, h, columns, da);
     get_pairs(input.gate[columns], gate);
     if constexpr (is_gated(kind)) get_pairs(input.up[columns], up);
 #pragma unroll

@@ -19,6 +19,8 @@ void with_type(DataType type, Function function) {
       return function.template operator()<__nv_bfloat16>();
     case DataType::kFp16:
       return function.template operator()<__half>();
+    case DataType::kFp32:
+      return function.template operator()<float>();
   }
   throw std::invalid_argument("[expert products] unknown data type");
 }

@@ -127,11 +127,11 @@ __device__ void load_bias(const T* bias, int left, Pairs& values) {
 __device__ inline int warp_row() { return threadIdx.x / 32 % kWarpsM * kWarpTile + threadIdx.x % 32 / 4; }
 __device__ inline int warp_column() { return threadIdx.x / 32 / kWarpsM * kWarpTile; }
 
-// Calls function(line, h, row) for the 8 rows of this thread: its sums are line[..][2 h] and [2 h + 1], row
-// counts from the tile's first. The row tiles move through one place, so that the code of a finish, which
-// can be long, exists twice and not eight times.
-template <class Function>
-__device__ void for_each_row(Sum& sum, Function function) {
+// Calls function(line, h, row) for the 8 rows of this thread: its part is line[..][n h] up to n (h + 1), n
+// half the numbers of a row tile; row counts from the tile's first. The row tiles move through one place, so
+// that the code of a finish, which can be long, exists twice and not eight times.
+template <class Value, int count, class Function>
+__device__ void for_each_row(Value (&sum)[kTilesM][kTilesN][count], Function function) {
 #pragma unroll 1
   for (int i = 0; i < kTilesM; ++i) {
     const int row = warp_row() + 16 * i;
@@ -140,8 +140,8 @@ __device__ void for_each_row(Sum& sum, Function function) {
 #pragma unroll
     for (int j = 0; j < kTilesN; ++j)
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const float first = sum[0][j][c];
+      for (int c = 0; c < count; ++c) {
+        const Value first = sum[0][j][c];
 #pragma unroll
         for (int to = 0; to + 1 < kTilesM; ++to) sum[to][j][c] = sum[to + 1][j][c];
         sum[kTilesM - 1][j][c] = first;  // around, so that a second walk finds all in place
@@ -154,6 +154,28 @@ __device__ inline void get_pairs(const float (&line)[kTilesN][4], int h, int par
 #pragma unroll
   for (int j = 0; j < kPairs; ++j)
     values[j] = {line[part * kPairs + j][2 * h], line[part * kPairs + j][2 * h + 1]};
+}
+
+// Sums rounded to T: half the registers, where a finish needs them.
+template <class T>
+using RoundedSum = typename PairOf<T>::Type[kTilesM][kTilesN][2];
+
+template <class T>
+__device__ void round_sum(const Sum& sum, RoundedSum<T>& rounded) {
+#pragma unroll
+  for (int i = 0; i < kTilesM; ++i)
+#pragma unroll
+    for (int j = 0; j < kTilesN; ++j)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        rounded[i][j][h] = PairOf<T>::from({sum[i][j][2 * h], sum[i][j][2 * h + 1]});
+}
+
+template <class T>
+__device__ void get_rounded(const typename PairOf<T>::Type (&line)[kTilesN][2], int h, int part,
+                            Pairs& values) {
+#pragma unroll
+  for (int j = 0; j < kPairs; ++j) values[j] = PairOf<T>::to(line[part * kPairs + j][h]);
 }
 
 __device__ inline void add_pairs(Pairs& to, const Pairs& values) {
