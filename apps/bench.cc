@@ -7,6 +7,7 @@
 #include "apps/bench_operators.h"
 #include "apps/commands.h"
 #include "motley/base/concat.h"
+#include "motley/ops/device.h"
 
 namespace motley {
 namespace {
@@ -45,7 +46,7 @@ void run_operators(const OperatorBench& bench, bool json) {
 void add_bench_command(CLI::App& app, std::function<void()>& action) {
   struct Arguments {
     OperatorBench bench;
-    std::string dtype = "fp32";
+    std::string dtype = "fp32", device = "cpu";
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
@@ -70,6 +71,8 @@ void add_bench_command(CLI::App& app, std::function<void()>& action) {
       ->add_option("--threads", arguments->bench.threads,
                    "Threads (default: MOTLEY_THREADS, or all processors)")
       ->check(CLI::Range(1, 4096));
+  operators->add_option("--device", arguments->device, "Where to measure: cpu, cuda or cuda:<n>")
+      ->capture_default_str();
   operators->add_flag("--json", arguments->json, "Print one JSON object on standard output");
   operators->footer(
       "Median, least and most time of SwiGLU experts on random tokens, with weights that no cache holds. "
@@ -79,6 +82,7 @@ void add_bench_command(CLI::App& app, std::function<void()>& action) {
   operators->callback([arguments, &action] {
     action = [arguments] {
       arguments->bench.bf16 = arguments->dtype == "bf16";
+      arguments->bench.device = parse_device(arguments->device, "--device");
       run_operators(arguments->bench, arguments->json);
     };
   });

@@ -13,9 +13,7 @@ namespace motley {
 void BenchArguments::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "Threads (default: MOTLEY_THREADS, or all processors)")
       ->check(CLI::Range(1, 4096));
-  command.add_option("--device", device, "Where to measure")
-      ->check(CLI::IsMember({"cpu"}))
-      ->capture_default_str();
+  command.add_option("--device", device, "Where to measure: cpu, cuda or cuda:<n>")->capture_default_str();
   command.add_flag("--json", json, "Print one JSON object on standard output");
 }
 
@@ -32,9 +30,11 @@ void add_size(CLI::App& command, const char* name, int64_t& value, const char* w
 }
 
 nlohmann::json bench_setting(const BenchArguments& arguments) {
+  const Machine machine = examine_machine();
+  const bool gpu = arguments.device != "cpu";
   return {{"device", arguments.device},
-          {"processor", examine_machine().cpu},
-          {"kernels", kernels::cpu_family().name},
+          {"processor", gpu && !machine.gpus.empty() ? machine.gpus.front() : machine.cpu},
+          {"kernels", gpu ? "CUDA" : kernels::cpu_family().name},
           {"threads", at::get_num_threads()}};
 }
 

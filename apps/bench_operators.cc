@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "benchmarks/device.h"
+#include "benchmarks/gpu_ceilings.h"
 #include "benchmarks/operators/ceilings.h"
 #include "motley/base/clock.h"
 #include "motley/base/env.h"
@@ -27,20 +29,24 @@ namespace {
 constexpr double kSecondsPerRow = 2.0;
 constexpr int64_t kCacheBytes = int64_t{256} << 20;  // more than any cache holds
 
-OperatorBenchRow measure(std::string name, double flops, const std::function<void(int64_t)>& run) {
+OperatorBenchRow measure(std::string name, double flops, const std::function<void(int64_t)>& run,
+                         c10::Device device = c10::kCPU) {
   run(0);
+  bench::wait_for(device);
   std::vector<double> times;
   const double begin = seconds_now();
   for (int64_t i = 1; times.size() < 5 || seconds_now() - begin < kSecondsPerRow; ++i) {
     const double start = seconds_now();
     run(i);
+    bench::wait_for(device);
     times.push_back(seconds_now() - start);
   }
   std::sort(times.begin(), times.end());
   return {std::move(name), flops, times[times.size() / 2], times.front(), times.back()};
 }
 
-double measure_peak(at::ScalarType dtype) {
+double measure_peak(at::ScalarType dtype, c10::Device device) {
+  if (!device.is_cpu()) return bench::gpu_matrix_peak(device, dtype);
   constexpr int64_t kSize = 2048;
   const at::Tensor a = at::randn({kSize, kSize}).to(dtype), b = at::randn({kSize, kSize}).to(dtype);
   const auto product = measure("", 2.0 * kSize * kSize * kSize, [&](int64_t) { at::mm(a, b); });
@@ -58,17 +64,19 @@ struct Case {
 
 Case make_case(const OperatorBench& bench, at::ScalarType dtype) {
   Case made;
-  made.x = at::randn({bench.tokens, bench.hidden}).to(dtype);
-  made.gate_weights = at::rand({bench.tokens, bench.top_k});
-  made.slots =
-      std::get<1>(at::rand({bench.tokens, bench.experts}).topk(bench.top_k, 1)).to(at::kInt).contiguous();
+  const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(bench.device);
+  made.x = at::randn({bench.tokens, bench.hidden}, fp32).to(dtype);
+  made.gate_weights = at::rand({bench.tokens, bench.top_k}, fp32);
+  made.slots = std::get<1>(at::rand({bench.tokens, bench.experts}, fp32).topk(bench.top_k, 1))
+                   .to(at::kInt)
+                   .contiguous();
   made.plan = ops::routing_plan(made.slots, bench.experts);
   const int64_t bytes = 3 * bench.experts * bench.hidden * bench.width * made.x.element_size();
   const int64_t sets = std::clamp<int64_t>(kCacheBytes / bytes + 1, 1, 16);
   for (int64_t i = 0; i < sets; ++i) {
     ExpertWeights weights;
-    weights.gate_up = at::randn({bench.experts, 2 * bench.width, bench.hidden}).mul_(0.02).to(dtype);
-    weights.down = at::randn({bench.experts, bench.hidden, bench.width}).mul_(0.02).to(dtype);
+    weights.gate_up = at::randn({bench.experts, 2 * bench.width, bench.hidden}, fp32.dtype(dtype)).mul_(0.02);
+    weights.down = at::randn({bench.experts, bench.hidden, bench.width}, fp32.dtype(dtype)).mul_(0.02);
     made.weights.push_back(std::move(weights));
   }
   for (int64_t expert = 0; expert < bench.experts; ++expert) {
@@ -119,9 +127,13 @@ OperatorBenchResult bench_operators(const OperatorBench& bench) {
   if (threads > 0) at::set_num_threads(threads);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = bench.bf16 ? at::kBFloat16 : at::kFloat;
-  OperatorBenchResult result{kernels::cpu_family().name, at::get_num_threads(), measure_peak(dtype), {}};
+  const bool gpu = !bench.device.is_cpu();
+  OperatorBenchResult result{gpu ? "CUDA" : kernels::cpu_family().name,
+                             at::get_num_threads(),
+                             measure_peak(dtype, bench.device),
+                             {}};
   const Case made = make_case(bench, dtype);
-  const at::Tensor dy = at::randn(made.x.sizes()).to(dtype);
+  const at::Tensor dy = at::randn(made.x.sizes(), made.x.options());
   const auto set = [&](int64_t i) -> const ExpertWeights& { return made.weights[i % made.weights.size()]; };
   const auto ours = [&](const at::Tensor& x, const ExpertWeights& weights) {
     return ops::expert_ffn(x, made.gate_weights, made.plan, weights);
@@ -131,14 +143,21 @@ OperatorBenchResult bench_operators(const OperatorBench& bench) {
   };
   const double flops =
       6.0 * static_cast<double>(bench.tokens * bench.top_k) * static_cast<double>(bench.hidden * bench.width);
-  result.rows = {
-      measure("expert_ffn forward", flops, [&](int64_t i) { ours(made.x, set(i)); }),
-      measure("at:: loop forward", flops, [&](int64_t i) { loop(made.x, set(i)); }),
-      measure("expert_ffn forward and backward", 3 * flops,
-              [&](int64_t i) { backward(made, ours, set(i), dy); }),
-      measure("at:: loop forward and backward", 3 * flops,
-              [&](int64_t i) { backward(made, loop, set(i), dy); }),
+  const auto row = [&](const char* name, double work, const std::function<void(int64_t)>& run) {
+    result.rows.push_back(measure(name, work, run, bench.device));
   };
+  if (gpu) {
+    // The plan is part of the time there, as published figures have it.
+    row("routing_plan", 0, [&](int64_t) { ops::routing_plan(made.slots, bench.experts); });
+    row("plan and expert_ffn forward", flops, [&](int64_t i) {
+      const RoutingPlan plan = ops::routing_plan(made.slots, bench.experts);
+      ops::expert_ffn(made.x, made.gate_weights, plan, set(i));
+    });
+  }
+  row("expert_ffn forward", flops, [&](int64_t i) { ours(made.x, set(i)); });
+  row("at:: loop forward", flops, [&](int64_t i) { loop(made.x, set(i)); });
+  row("expert_ffn forward and backward", 3 * flops, [&](int64_t i) { backward(made, ours, set(i), dy); });
+  row("at:: loop forward and backward", 3 * flops, [&](int64_t i) { backward(made, loop, set(i), dy); });
   return result;
 }
 

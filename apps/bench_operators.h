@@ -1,6 +1,8 @@
 // Times the experts' operators against the same computation as a loop over experts in at:: calls.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,6 +12,7 @@ namespace motley {
 struct OperatorBench {
   int64_t tokens = 512, hidden = 512, width = 1024, experts = 16, top_k = 2;
   bool bf16 = false;
+  c10::Device device = c10::kCPU;
   int threads = 0;  // 0: MOTLEY_THREADS, or all processors
 };
 

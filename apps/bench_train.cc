@@ -59,6 +59,7 @@ void run(const TrainBenchArguments& arguments) {
   nlohmann::json config = read_json_file(arguments.config);
   apply_settings(config, arguments.settings);
   apply_setting(config, "data.path=\"random tokens\"");
+  apply_setting(config, "train.device=" + nlohmann::json(arguments.common.device).dump());
   const RunConfig parsed = parse_run_config(config, arguments.config);
   arguments.common.use_threads();
   nlohmann::json setting = bench_setting(arguments.common);

@@ -6,6 +6,7 @@
 
 #include "apps/bench_commands.h"
 #include "benchmarks/layers/expert_forward.h"
+#include "motley/ops/device.h"
 
 namespace motley {
 namespace {
@@ -19,6 +20,7 @@ struct ZeroExpertsBenchArguments {
 void run(const ZeroExpertsBenchArguments& arguments) {
   bench::ExpertForwardBench bench = arguments.bench;
   bench.dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  bench.device = parse_device(arguments.common.device, "--device");
   arguments.common.use_threads();
   nlohmann::json setting = bench_setting(arguments.common);
   std::fprintf(stderr, "%s kernels, %d threads, %s: %ld experts of %ld x %ld, %ld tokens, top-%ld\n",
@@ -61,6 +63,8 @@ void add_bench_zero_experts(CLI::App& bench, std::function<void()>& action) {
            "Constant experts, beside one zero and one copy expert");
   add_size(*command, "--rows", arguments->bench.rows_per_expert,
            "Rows of an expert on average, at least; the number of tokens follows");
+  command->add_option("--tokens", arguments->bench.tokens, "Tokens, instead of --rows")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
   command
       ->add_option("--tau", arguments->bench.taus,
                    "Load of an FFN expert over that of a zero-computation expert")

@@ -33,6 +33,13 @@ void print(const Machine& machine) {
   line("threads", concat(machine.threads));
   line("libtorch", machine.torch);
   line("CUDA", machine.built_with_cuda ? "built in" : "not built in");
+  for (size_t i = 0; i < machine.gpu_ceilings.size(); ++i) {
+    const auto& gpu = machine.gpu_ceilings[i];
+    const auto tera = [](double rate) { return format_decimal(rate / 1e12, 1); };
+    line(concat("cuda:", i),
+         concat(tera(gpu.bf16_flops_per_second), " TFLOP/s in bf16, ", tera(gpu.fp32_flops_per_second),
+                " in fp32, reads ", tera(gpu.read_bytes_per_second), " TB/s; measured now"));
+  }
   std::cerr << "Environment variables\n";
   for (const auto& variable : machine.variables) {
     line(variable.name, variable.value.empty() ? "not set; " + variable.meaning : "= " + variable.value);
@@ -48,7 +55,8 @@ void add_doctor_command(CLI::App& app, std::function<void()>& action) {
   doctor->add_flag("--json", *json, "Print one JSON object on standard output");
   doctor->callback([json, &action] {
     action = [json] {
-      const Machine machine = examine_machine();
+      Machine machine = examine_machine();
+      measure_gpus(machine);
       if (*json) {
         std::cout << to_json(machine).dump() << std::endl;
       } else {

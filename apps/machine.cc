@@ -1,5 +1,6 @@
 #include "apps/machine.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <sched.h>
 #include <torch/version.h>
@@ -11,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "benchmarks/gpu_ceilings.h"
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/format.h"
@@ -130,7 +132,23 @@ Machine examine_machine() {
   return machine;
 }
 
+void measure_gpus(Machine& machine) {
+  const int count = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  for (int index = 0; index < count; ++index) {
+    const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+    machine.gpu_ceilings.push_back({bench::gpu_matrix_peak(device, at::kBFloat16),
+                                    bench::gpu_matrix_peak(device, at::kFloat),
+                                    bench::gpu_read_bandwidth(device)});
+  }
+}
+
 nlohmann::json to_json(const Machine& machine) {
+  nlohmann::json ceilings = nlohmann::json::array();
+  for (const auto& gpu : machine.gpu_ceilings) {
+    ceilings.push_back({{"bf16_flops_per_second", gpu.bf16_flops_per_second},
+                        {"fp32_flops_per_second", gpu.fp32_flops_per_second},
+                        {"read_bytes_per_second", gpu.read_bytes_per_second}});
+  }
   nlohmann::json families = nlohmann::json::array(), variables = nlohmann::json::object();
   for (const auto& family : machine.families) {
     families.push_back({{"name", family.name},
@@ -150,6 +168,7 @@ nlohmann::json to_json(const Machine& machine) {
           {"threads", machine.threads},
           {"torch", machine.torch},
           {"gpus", machine.gpus},
+          {"gpu_ceilings", ceilings},
           {"built_with_cuda", machine.built_with_cuda},
           {"environment", variables},
           {"advice", machine.advice}};

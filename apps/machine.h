@@ -25,12 +25,18 @@ struct Machine {
   int threads = 0;
   std::string torch;
   std::vector<std::string> gpus;
+  struct Ceilings {
+    double bf16_flops_per_second, fp32_flops_per_second, read_bytes_per_second;
+  };
+  std::vector<Ceilings> gpu_ceilings;  // of the GPUs that this build can use
   bool built_with_cuda = false;
   std::vector<Variable> variables;
   std::vector<std::string> advice;  // what could be better
 };
 
 Machine examine_machine();
+// Fills gpu_ceilings: about a second for each GPU.
+void measure_gpus(Machine& machine);
 nlohmann::json to_json(const Machine& machine);
 
 }  // namespace motley

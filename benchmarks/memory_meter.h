@@ -1,6 +1,7 @@
-// Counts what tensors on the CPU take, on the thread that makes the meter, while it lives.
+// Counts what tensors on a device take, on the thread that makes the meter, while it lives.
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace motley::bench {
 
 class MemoryMeter {
  public:
-  MemoryMeter();
+  explicit MemoryMeter(c10::Device device = c10::kCPU);
   int64_t live_bytes() const;  // allocated less freed since the meter was made
   int64_t peak_bytes() const;
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "benchmarks/device.h"
 #include "motley/base/clock.h"
 
 namespace motley::bench {
@@ -20,14 +21,18 @@ inline Timing summarise(std::vector<double> seconds) {
   return {seconds[seconds.size() / 2], seconds.front(), seconds.back(), static_cast<int64_t>(seconds.size())};
 }
 
-// run(0) to warm up, then run(1), run(2) ... for `budget` seconds, five times at least.
-inline Timing measure(double budget, const std::function<void(int64_t)>& run) {
+// run(0) to warm up, then run(1), run(2) ... for `budget` seconds, five times at least; each until `device`
+// has done it.
+inline Timing measure(double budget, const std::function<void(int64_t)>& run,
+                      c10::Device device = c10::kCPU) {
   run(0);
+  wait_for(device);
   std::vector<double> seconds;
   const double begin = seconds_now();
   for (int64_t i = 1; seconds.size() < 5 || seconds_now() - begin < budget; ++i) {
     const double start = seconds_now();
     run(i);
+    wait_for(device);
     seconds.push_back(seconds_now() - start);
   }
   return summarise(std::move(seconds));

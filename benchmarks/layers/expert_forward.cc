@@ -26,15 +26,19 @@ std::unique_ptr<MoeBlock> make_block(const ExpertForwardBench& bench, bool zero_
   }
   options.expert_width = bench.width;
   options.dtype = bench.dtype;
-  return make_moe_layer(options, ParameterInit{});
+  auto block = bench.device.is_cpu() ? make_moe_layer(options, ParameterInit{}) : make_moe_layer(options);
+  move_layer(*block, bench.device);
+  return block;
 }
 
 // K different slots a token, drawn with odds of tau to 1 between FFN and zero-computation experts.
 Routing draw_routing(const ExpertForwardBench& bench, int64_t tokens, int64_t num_slots, double tau) {
-  at::Tensor odds = at::full({num_slots}, 0.0);
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(bench.device);
+  at::Tensor odds = at::full({num_slots}, 0.0, options);
   odds.narrow(0, 0, bench.experts).fill_(std::log(tau));
   // Gumbel noise: the largest sums are a draw without replacement.
-  const at::Tensor logits = odds.sub(at::rand({tokens, num_slots}).clamp_min(1e-9).log().neg().log());
+  const at::Tensor logits =
+      odds.sub(at::rand({tokens, num_slots}, options).clamp_min(1e-9).log().neg().log());
   const auto [weights, slots] = at::softmax(logits, 1).topk(bench.top_k, 1);
   Routing routing;
   routing.slots = slots.to(at::kInt).contiguous();
@@ -51,6 +55,7 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& x, const Routing& ro
 }  // namespace
 
 int64_t num_tokens(const ExpertForwardBench& bench) {
+  if (bench.tokens > 0) return bench.tokens;
   const double least = *std::min_element(bench.taus.begin(), bench.taus.end());
   const auto experts = static_cast<double>(bench.experts),
              others = static_cast<double>(2 + bench.constant_experts);
@@ -65,7 +70,8 @@ std::vector<ExpertForwardRow> bench_expert_forward(const ExpertForwardBench& ben
   const auto vanilla_block = make_block(bench, false), block = make_block(bench, true);
   const auto& vanilla = dynamic_cast<const MoeLayer&>(*vanilla_block);
   const auto& with_zero_experts = dynamic_cast<const MoeLayer&>(*block);
-  const at::Tensor x = at::randn({tokens, bench.hidden}).to(bench.dtype);
+  const at::Tensor x =
+      at::randn({tokens, bench.hidden}, at::TensorOptions().device(bench.device)).to(bench.dtype);
   const Routing even = draw_routing(bench, tokens, bench.experts, 1.0);
   std::vector<ExpertForwardRow> rows;
   for (const double tau : bench.taus) {
@@ -78,8 +84,10 @@ std::vector<ExpertForwardRow> bench_expert_forward(const ExpertForwardBench& ben
     for (int64_t i = 0; i < 6 || seconds_now() - begin < bench.seconds; ++i) {
       const double first = seconds_now();
       forward(vanilla, x, even);
+      wait_for(bench.device);
       const double second = seconds_now();
       forward(with_zero_experts, x, routing);
+      wait_for(bench.device);
       if (i == 0) continue;  // warms up
       seconds[0].push_back(second - first);
       seconds[1].push_back(seconds_now() - second);

@@ -16,7 +16,9 @@ struct ExpertForwardBench {
   int64_t constant_experts = 2;                                // beside a zero and a copy expert
   std::vector<double> taus = {0.1, 0.25, 0.5, 0.75, 1.0};
   int64_t rows_per_expert = 512;  // at least, on average; the number of tokens follows, for all taus
+  int64_t tokens = 0;             // 0: as rows_per_expert asks for
   at::ScalarType dtype = at::kBFloat16;
+  c10::Device device = c10::kCPU;
   double seconds = 5;  // for each tau
 };
 

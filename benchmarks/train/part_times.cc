@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "benchmarks/device.h"
 #include "motley/base/clock.h"
 
 namespace motley::bench {
@@ -18,7 +19,7 @@ constexpr const char* kOther = "other";
 // Time goes to the part on top of the stack. Callbacks are plain functions: torch keeps this for them.
 class Clock : public c10::DebugInfoBase {
  public:
-  Clock() { restart(); }
+  explicit Clock(c10::Device device) : device_(device) { restart(); }
 
   void restart() {
     times_.clear();
@@ -65,6 +66,7 @@ class Clock : public c10::DebugInfoBase {
   };
 
   void pass_time() {
+    wait_for(device_);
     const double now = seconds_now();
     PartTime& time = times_[stack_.back().part];
     (stack_.back().backward ? time.backward : time.forward) += now - last_;
@@ -79,6 +81,7 @@ class Clock : public c10::DebugInfoBase {
     return kOther;
   }
 
+  c10::Device device_;
   std::map<std::string, PartTime> times_;
   std::vector<Running> stack_;
   std::vector<Nodes> nodes_;
@@ -104,7 +107,9 @@ void end(const at::RecordFunction& record, at::ObserverContext*) {
 }  // namespace
 
 struct PartTimes::Listener {
-  std::shared_ptr<Clock> clock = std::make_shared<Clock>();
+  explicit Listener(c10::Device device) : clock(std::make_shared<Clock>(device)) {}
+
+  std::shared_ptr<Clock> clock;
   c10::DebugInfoGuard info{kKind, clock};
   at::CallbackHandle callback = at::addThreadLocalCallback(
       at::RecordFunctionCallback(begin, end)
@@ -113,7 +118,7 @@ struct PartTimes::Listener {
   ~Listener() { at::removeCallback(callback); }
 };
 
-PartTimes::PartTimes() : listener_(std::make_unique<Listener>()) {}
+PartTimes::PartTimes(c10::Device device) : listener_(std::make_unique<Listener>(device)) {}
 PartTimes::~PartTimes() = default;
 
 std::map<std::string, PartTime> PartTimes::take() { return listener_->clock->take(); }

@@ -1,6 +1,8 @@
 // Seconds by part of a model, forward and backward, from the marks of motley/ops/part.h.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <map>
 #include <memory>
 #include <string>
@@ -12,10 +14,12 @@ struct PartTime {
   double forward = 0, backward = 0;  // seconds, without the parts within it
 };
 
-// Listens on the thread that made it, as long as it lives. Autograd on CPU runs backward on that thread.
+// Listens on the thread that made it, as long as it lives, and on the one that autograd runs backward on for
+// it. On a GPU it waits at every boundary, so that parts are told apart; that costs more time than they take
+// together.
 class PartTimes {
  public:
-  PartTimes();
+  explicit PartTimes(c10::Device device = c10::kCPU);
   ~PartTimes();
   PartTimes(const PartTimes&) = delete;
 

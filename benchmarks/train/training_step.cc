@@ -4,6 +4,7 @@
 #include <random>
 
 #include "motley/models/registry.h"
+#include "motley/ops/device.h"
 #include "motley/train/trainer.h"
 
 namespace motley::bench {
@@ -32,7 +33,10 @@ TokenStore random_tokens(int64_t vocab_size, int64_t count) {
 TrainingStepResult bench_training_step(const RunConfig& config, double seconds) {
   const TrainOptions& options = config.train;
   const bool sums_in_fp32 = options.dtype != at::kFloat && options.gradient_accumulation > 1;
+  const c10::Device device = parse_device(options.device, "--device");
   const auto model = make_model(config.model, options.seed, options.dtype, sums_in_fp32);
+  if (!device.is_cpu()) use_deterministic_algorithms();
+  model->to(device);
   const TokenStore tokens =
       random_tokens(model->vocab_size(), kSequences * (config.data.sequence_length + 1));
   Trainer trainer(*model, config, tokens, split_tokens(tokens.size(), 0));
@@ -46,11 +50,11 @@ TrainingStepResult bench_training_step(const RunConfig& config, double seconds) 
   window.clear();
   const double used = processor_seconds();
   const int64_t first = done;
-  result.step = measure(seconds / 2, step);
+  result.step = measure(seconds / 2, step, device);
   result.processor_seconds = (processor_seconds() - used) / static_cast<double>(done - first);
   result.ffn_experts_per_token = window.ffn_experts_per_token();
 
-  PartTimes listener;
+  PartTimes listener(device);
   int64_t heard = 0;
   for (const double begin = seconds_now(); heard < 3 || seconds_now() - begin < seconds / 2; ++heard) {
     step();

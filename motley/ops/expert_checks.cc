@@ -151,6 +151,34 @@ void expert_rows(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor
                                     rows, kept);
 }
 
+at::Tensor expert_ffn_forward(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& gate_weights,
+                              const at::Tensor& row_assignment, const at::Tensor& expert_offset,
+                              const at::Tensor& token_rows, const at::Tensor& gate_up, const at::Tensor& down,
+                              const OptionalTensor& gate_up_bias, const OptionalTensor& down_bias,
+                              const OptionalTensor& place_of_expert, int64_t activation, double alpha,
+                              double limit, at::ScalarType out_dtype, const OptionalTensor& hidden) {
+  const ArgumentChecks check("expert_ffn", "x", x);
+  check.not_differentiable({x, gate_weights, gate_up, down});
+  check.sizes("x", x, {-1, -1}, "[T, D]");
+  const auto integers = dense(token_rows);
+  check.typed("token_rows", integers, at::kInt, {x.size(0), -1}, "[T, K]");
+  check.typed("gate_weights", gate_weights, at::kFloat, integers.sizes(), "[T, K]");
+  const Plan plan(check, row_assignment, expert_offset, integers.size(1), x.size(0));
+  auto first_bias = gate_up_bias, second_bias = down_bias, places = place_of_expert;
+  check_weights(check, gate_up, down, first_bias, second_bias, places, plan.num_experts, x.size(1),
+                activation);
+  TORCH_CHECK(out_dtype == at::kFloat || out_dtype == x.scalar_type(),
+              "[expert_ffn] expected out_dtype Float or that of x, ", x.scalar_type(), ", got ", out_dtype);
+  const auto kept = hidden.has_value() && hidden->defined() ? hidden : std::nullopt;
+  if (kept.has_value()) {
+    check.values("hidden", *kept, {plan.max_rows, gate_up.size(1)}, "[max_rows, G]");
+    check.written("hidden", *kept);
+  }
+  return expert_ffn_forward_operator().redispatch(
+      backend(keys), dense(x), dense(gate_weights), plan.row_assignment, plan.expert_offset, integers,
+      gate_up, down, first_bias, second_bias, places, activation, alpha, limit, out_dtype, kept);
+}
+
 at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const OptionalTensor& gate_weights,
                      const at::Tensor& token_rows, at::ScalarType out_dtype) {
   const ArgumentChecks check("token_sum", "rows", rows);
@@ -239,6 +267,7 @@ TORCH_LIBRARY_IMPL(motley, BackendSelect, m) {
   m.impl("expert_sum", TORCH_FN(expert_sum));
   m.impl("expert_outer", TORCH_FN(expert_outer));
   m.impl("expert_rows", TORCH_FN(expert_rows));
+  m.impl("expert_ffn_forward", TORCH_FN(expert_ffn_forward));
   m.impl("token_sum", TORCH_FN(token_sum));
   m.impl("expert_ffn_backward_input", TORCH_FN(expert_ffn_backward_input));
   m.impl("expert_ffn_backward_weight", TORCH_FN(expert_ffn_backward_weight));
@@ -247,6 +276,7 @@ TORCH_LIBRARY_IMPL(motley, BackendSelect, m) {
 // These have no derivative and say so above; without this every call would take the boxed fallback.
 TORCH_LIBRARY_IMPL(motley, Autograd, m) {
   m.impl("expert_rows", torch::CppFunction::makeFallthrough());
+  m.impl("expert_ffn_forward", torch::CppFunction::makeFallthrough());
   m.impl("expert_ffn_backward_input", torch::CppFunction::makeFallthrough());
   m.impl("expert_ffn_backward_weight", torch::CppFunction::makeFallthrough());
 }

@@ -61,6 +61,17 @@ void expert_rows(const at::Tensor& x, const RoutingPlan& plan, const ExpertWeigh
                               weights.activation.limit, rows, optional(hidden));
 }
 
+at::Tensor expert_ffn_forward(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
+                              const ExpertWeights& weights, at::ScalarType out_dtype,
+                              const at::Tensor& hidden) {
+  check_unquantised("expert_ffn", weights);
+  return expert_ffn_forward_operator().call(
+      x, gate_weights, plan.row_assignment, plan.expert_offset, plan.token_rows, weights.gate_up,
+      weights.down, optional(weights.gate_up_bias), optional(weights.down_bias),
+      optional(weights.place_of_expert), static_cast<int64_t>(weights.activation.kind),
+      weights.activation.alpha, weights.activation.limit, out_dtype, optional(hidden));
+}
+
 at::Tensor token_sum(const at::Tensor& rows, const at::Tensor& gate_weights, const RoutingPlan& plan,
                      std::optional<at::ScalarType> out_dtype) {
   return token_sum_operator().call(rows, optional(gate_weights), plan.token_rows,

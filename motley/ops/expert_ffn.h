@@ -33,6 +33,11 @@ at::Tensor expert_outer(const at::Tensor& dy, const at::Tensor& x, const Routing
 void expert_rows(const at::Tensor& x, const RoutingPlan& plan, const ExpertWeights& weights, at::Tensor rows,
                  at::Tensor hidden = {});
 
+// Both of them in one operator, which GPUs have: y [T, D] in out_dtype; hidden as expert_rows has it.
+at::Tensor expert_ffn_forward(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
+                              const ExpertWeights& weights, at::ScalarType out_dtype,
+                              const at::Tensor& hidden = {});
+
 // y[t] = sum over k, in order, of gate_weights[t, k] * rows[token_rows[t, k]], added in fp32 and rounded
 // once to out_dtype (rows' dtype when not given). gate_weights [T, K] fp32, or undefined for ones.
 at::Tensor token_sum(const at::Tensor& rows, const at::Tensor& gate_weights, const RoutingPlan& plan,

@@ -45,8 +45,15 @@ ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_
                                     bool keep_hidden) {
   TORCH_CHECK(x.dim() == 2, "[expert_ffn] expected x [T, D], got ", x.dim(), " dimensions");
   TORCH_CHECK(gate_weights.defined(), "[expert_ffn] expected gate_weights [T, K], got an undefined tensor");
-  at::Tensor rows, hidden;
+  at::Tensor y, rows, hidden;
   const int num_waves = checked_num_waves(source);
+  if (num_waves == 1 && x.is_cuda()) {
+    with_wave(source, 0, Pass::kForward, [&](const ExpertWeights& weights) {
+      if (keep_hidden) hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
+      y = expert_ffn_forward(x, gate_weights, plan, weights, out_dtype, hidden);
+    });
+    return {y, hidden};
+  }
   for (int index = 0; index < num_waves; ++index) {
     with_wave(source, index, Pass::kForward, [&](const ExpertWeights& weights) {
       if (!rows.defined()) {

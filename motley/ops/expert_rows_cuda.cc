@@ -1,7 +1,11 @@
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <array>
+
 #include "motley/ops/expert_layer_cuda.h"
+#include "motley/ops/token_sum_cuda.h"
 
 namespace motley::ops {
 namespace {
@@ -51,8 +55,44 @@ void expert_rows_cuda(const at::Tensor& x, const at::Tensor& row_assignment, con
   }
 }
 
+at::Tensor expert_ffn_forward_cuda(const at::Tensor& x, const at::Tensor& gate_weights,
+                                   const at::Tensor& row_assignment, const at::Tensor& expert_offset,
+                                   const at::Tensor& token_rows, const at::Tensor& gate_up,
+                                   const at::Tensor& down, const OptionalTensor& gate_up_bias,
+                                   const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
+                                   int64_t activation, double alpha, double limit, at::ScalarType out_dtype,
+                                   const OptionalTensor& hidden) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const CudaExperts experts{
+      row_assignment, expert_offset, x.size(0), token_rows.size(1), gate_up,
+      down,           gate_up_bias,  down_bias, place_of_expert,    activation_of(activation, alpha, limit)};
+  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(out_dtype));
+  if (!experts.fast()) {
+    const std::array sizes = {experts.max_rows(), experts.model_width()};
+    // Only an expert that is nowhere leaves rows unwritten that a token would add.
+    const at::Tensor rows = place_of_expert ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
+    rows_plainly(experts, x, rows, hidden);
+    token_sum_into(rows, gate_weights, token_rows, y);
+    return y;
+  }
+  const DeviceSchedule schedule(expert_offset, place_of_expert, experts.max_rows());
+  const auto layer = experts.layer(schedule, integers(token_rows));
+  const at::Tensor workspace = scratch(cuda::expert_layer_forward_workspace_bytes(layer.shape), x);
+  const cuda::ExpertLayerForward forward = {.x = x.const_data_ptr(),
+                                            .x_stride = x.size(1),
+                                            .gate_weights = gate_weights.const_data_ptr<float>(),
+                                            .hidden = hidden ? hidden->mutable_data_ptr() : nullptr,
+                                            .y = y.mutable_data_ptr(),
+                                            .y_fp32 = out_dtype == at::kFloat};
+  cuda::expert_layer_forward(layer, forward, workspace.mutable_data_ptr(), current_stream());
+  return y;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(motley, CUDA, m) { m.impl("expert_rows", expert_rows_cuda); }
+TORCH_LIBRARY_IMPL(motley, CUDA, m) {
+  m.impl("expert_rows", expert_rows_cuda);
+  m.impl("expert_ffn_forward", expert_ffn_forward_cuda);
+}
 
 }  // namespace motley::ops

@@ -16,6 +16,11 @@ TORCH_LIBRARY(motley, m) {
       "down, "
       "Tensor? gate_up_bias, Tensor? down_bias, Tensor? place_of_expert, int activation, float alpha, "
       "float limit, Tensor(a!) rows, Tensor(b!)? hidden) -> ()");
+  m.def(
+      "expert_ffn_forward(Tensor x, Tensor gate_weights, Tensor row_assignment, Tensor expert_offset, Tensor "
+      "token_rows, Tensor gate_up, Tensor down, Tensor? gate_up_bias, Tensor? down_bias, "
+      "Tensor? place_of_expert, int activation, float alpha, float limit, ScalarType out_dtype, "
+      "Tensor(a!)? hidden) -> Tensor");
   m.def("token_sum(Tensor rows, Tensor? gate_weights, Tensor token_rows, ScalarType out_dtype) -> Tensor");
   m.def(
       "expert_ffn_backward_input(Tensor dy, Tensor hidden, Tensor gate_weights, Tensor row_assignment, "
@@ -82,6 +87,11 @@ const Handle<ExpertOuter>& expert_outer_operator() {
 
 const Handle<ExpertRows>& expert_rows_operator() {
   static const auto handle = find<ExpertRows>("motley::expert_rows");
+  return handle;
+}
+
+const Handle<ExpertFfnWhole>& expert_ffn_forward_operator() {
+  static const auto handle = find<ExpertFfnWhole>("motley::expert_ffn_forward");
   return handle;
 }
 

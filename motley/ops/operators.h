@@ -41,6 +41,15 @@ using ExpertRows = void(const at::Tensor& x, const at::Tensor& row_assignment,
                         int64_t activation, double alpha, double limit, const at::Tensor& rows,
                         const OptionalTensor& hidden);
 
+// expert_rows and token_sum in one, for all experts of the plan. CUDA only, where few tokens take one launch.
+using ExpertFfnWhole = at::Tensor(const at::Tensor& x, const at::Tensor& gate_weights,
+                                  const at::Tensor& row_assignment, const at::Tensor& expert_offset,
+                                  const at::Tensor& token_rows, const at::Tensor& gate_up,
+                                  const at::Tensor& down, const OptionalTensor& gate_up_bias,
+                                  const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
+                                  int64_t activation, double alpha, double limit, at::ScalarType out_dtype,
+                                  const OptionalTensor& hidden);
+
 // Fresh [T, D] in out_dtype (fp32 or rows' dtype); choices without a row (-1) add nothing.
 using TokenSum = at::Tensor(const at::Tensor& rows, const OptionalTensor& gate_weights,
                             const at::Tensor& token_rows, at::ScalarType out_dtype);
@@ -89,8 +98,8 @@ using GateSelect = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     double scale);
 using GateSelectBackward = at::Tensor(const at::Tensor& logits, const at::Tensor& slots,
                                       const OptionalTensor& dweights, const OptionalTensor& dscores,
-                                      int64_t top_k, bool standardise, double norm_std,
-                                      int64_t normalisation, at::IntArrayRef zero_slots, double scale);
+                                      int64_t top_k, bool standardise, double norm_std, int64_t normalisation,
+                                      at::IntArrayRef zero_slots, double scale);
 using GateLogits = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& previous,
                               const OptionalTensor& residual);
 
@@ -101,6 +110,7 @@ const Handle<ExpertMatmul>& expert_matmul_operator();
 const Handle<ExpertSum>& expert_sum_operator();
 const Handle<ExpertOuter>& expert_outer_operator();
 const Handle<ExpertRows>& expert_rows_operator();
+const Handle<ExpertFfnWhole>& expert_ffn_forward_operator();
 const Handle<TokenSum>& token_sum_operator();
 const Handle<ExpertFfnBackwardInput>& expert_ffn_backward_input_operator();
 const Handle<ExpertFfnBackwardWeight>& expert_ffn_backward_weight_operator();

@@ -24,7 +24,8 @@ struct Problem {
       : slots(at::full({num_tokens, 4}, -1, at::TensorOptions().dtype(at::kInt))),
         dy(random_values({num_tokens, width}, at::kFloat, 3)),
         inputs({random_values({num_tokens, width}, dtype, 1), random_values({num_tokens, 4}, at::kFloat, 2),
-                random_values({2, width}, at::kFloat, 4), random_values({2, 2, width}, at::kFloat, 5)}) {
+                random_values({2, width}, at::kFloat, 4),
+                random_values({2, 2, width}, at::kFloat, 5).mul(0.1)}) {
     for (int64_t a = 0; a < slots.numel(); ++a) {
       slots.data_ptr<int32_t>()[a] = static_cast<int32_t>((a * 5 + a / 4) % (kNumExperts + 5)) - 1;
     }
