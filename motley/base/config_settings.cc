@@ -57,6 +57,8 @@ nlohmann::json read_json_file(const std::string& path) {
   if (text.empty()) throw UserError(Mistake{path, "JSON", "an empty file", ""});
   try {
     return nlohmann::json::parse(text);
+  } catch (const nlohmann::json::out_of_range& error) {
+    throw UserError(Mistake{path, "numbers that a double holds", error.what(), ""});
   } catch (const nlohmann::json::parse_error& error) {
     const size_t end = std::min(text.size(), error.byte == 0 ? 0 : error.byte - 1);
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '\n');
@@ -73,6 +75,9 @@ void apply_setting(nlohmann::json& config, const std::string& setting) {
   if (equals == std::string::npos || equals == 0) {
     throw UserError(Mistake{"--set", "KEY=VALUE, e.g. train.learning_rate=3e-4", "'" + setting + "'", ""});
   }
+  if (nlohmann::json(setting) != nlohmann::json::parse(json_text(setting))) {
+    throw UserError(Mistake{"--set " + setting.substr(0, equals), "UTF-8", "other bytes", ""});
+  }
   nlohmann::json* place = &config;
   for (const std::string& part : split_path(setting.substr(0, equals), setting)) {
     place = &child(*place, part, setting);
@@ -80,6 +85,10 @@ void apply_setting(nlohmann::json& config, const std::string& setting) {
   const std::string value = setting.substr(equals + 1);
   nlohmann::json parsed = nlohmann::json::parse(value, nullptr, /*allow_exceptions=*/false);
   *place = parsed.is_discarded() ? nlohmann::json(value) : std::move(parsed);
+}
+
+std::string json_text(const nlohmann::json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 void apply_settings(nlohmann::json& config, const std::vector<std::string>& settings) {

@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr size_t kShownCharacters = 80;
 
 std::string shown(const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  std::string text = json_text(value);
   if (text.size() > kShownCharacters) text = text.substr(0, kShownCharacters) + "...";
   return text;
 }

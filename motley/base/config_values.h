@@ -79,6 +79,10 @@ nlohmann::json read_json_file(const std::string& path);
 void apply_setting(nlohmann::json& config, const std::string& setting);
 void apply_settings(nlohmann::json& config, const std::vector<std::string>& settings);
 
+// JSON as text, on one line unless `indent` says otherwise. Bytes that are not valid UTF-8, which paths may
+// hold, are replaced; nlohmann's own dump() throws at them.
+std::string json_text(const nlohmann::json& json, int indent = -1);
+
 // The candidate with the least edit distance to `word`, or "" if none is near enough to be meant.
 std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates);
 

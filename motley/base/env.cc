@@ -17,7 +17,6 @@ constexpr const char* kLog = "MOTLEY_LOG";
 constexpr const char* kThreads = "MOTLEY_THREADS";
 constexpr std::array<std::string_view, 5> kKernelFamilies = {"portable", "avx2", "avx512", "avx512_bf16",
                                                              "amx"};
-constexpr int kMaxThreads = 4096;
 
 }  // namespace
 
@@ -26,7 +25,7 @@ const std::vector<EnvVariable>& env_variables() {
       {kCpuKernels, "portable, avx2, avx512, avx512_bf16 or amx",
        "forces a family of CPU kernels; without it the best one the processor has is used"},
       {kLog, "debug, info, warn, error or off", "the least important log lines that are shown (info)"},
-      {kThreads, "1 to 4096", "threads for CPU work; without it all processors given to the process"},
+      {kThreads, "1 to 1024", "threads for CPU work; without it all processors that the process may use"},
   };
   return table;
 }

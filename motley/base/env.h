@@ -9,6 +9,8 @@
 
 namespace motley {
 
+constexpr int kMaxThreads = 1024;
+
 struct EnvVariable {
   const char* name;
   const char* values;   // what it may be set to

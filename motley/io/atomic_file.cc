@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kUnfinishedSuffix = ".unfinished";
+constexpr std::string_view kSwappedOutSuffix = ".old.unfinished";
 
 fs::path neighbour(const fs::path& path) { return path.string() + std::string(kUnfinishedSuffix); }
 
@@ -73,6 +74,33 @@ bool make_folder(const fs::path& path) {
   return made;
 }
 
+void write_all(int fd, const void* data, size_t num_bytes, const fs::path& path) {
+  auto at = static_cast<const char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t written = ::write(fd, at, num_bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_file_error("write", path.string(), errno);
+    at += written;
+    num_bytes -= static_cast<size_t>(written);
+  }
+}
+
+void restore_swapped_out(const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().string().ends_with(kSwappedOutSuffix)) found.push_back(entry.path());
+  }
+  for (const fs::path& old : found) {
+    const std::string name = old.string();
+    const fs::path place = name.substr(0, name.size() - kSwappedOutSuffix.size());
+    if (fs::exists(place)) continue;  // it has its successor
+    fs::rename(old, place, error);
+    if (error) fail("put back", place, error);
+    sync_folder(folder);
+  }
+}
+
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(neighbour(path_)) {
   make_folder(parent_of(path_));
   if (fs::is_directory(path_)) throw_file_error("write", path_.string(), EISDIR);
@@ -88,14 +116,7 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::write(const void* data, size_t num_bytes) {
   MOTLEY_CHECK(fd_ >= 0, "written after commit: ", path_.string());
-  auto at = static_cast<const char*>(data);
-  while (num_bytes > 0) {
-    const ssize_t written = ::write(fd_, at, num_bytes);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw_file_error("write", path_.string(), errno);
-    at += written;
-    num_bytes -= static_cast<size_t>(written);
-  }
+  write_all(fd_, data, num_bytes, path_);
 }
 
 void AtomicFile::commit() {
@@ -124,6 +145,7 @@ AtomicFolder::AtomicFolder(fs::path destination) : destination_(std::move(destin
   if (fs::exists(destination_, error) && !fs::is_directory(destination_, error)) {
     throw_file_error("make the folder", destination_.string(), ENOTDIR);
   }
+  restore_swapped_out(parent_of(destination_));
   remove_tree(temporary_);
   make_folder(temporary_);
 }
@@ -138,10 +160,10 @@ void AtomicFolder::commit() {
   MOTLEY_CHECK(!committed_, "committed twice: ", destination_.string());
   sync_tree(temporary_);
   if (fs::exists(destination_)) {
-    // One step, so that there is a whole folder of this name at every moment.
+    // One step where the file system can, so that there is a whole folder of this name at every moment.
     if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, destination_.c_str(), RENAME_EXCHANGE) != 0) {
       if (errno != EINVAL && errno != ENOSYS) throw_file_error("replace", destination_.string(), errno);
-      const fs::path old = destination_.string() + ".old" + std::string(kUnfinishedSuffix);
+      const fs::path old = destination_.string() + std::string(kSwappedOutSuffix);
       remove_tree(old);
       if (::rename(destination_.c_str(), old.c_str()) != 0) {
         throw_file_error("replace", destination_.string(), errno);

@@ -30,7 +30,8 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
 
 // A whole folder. Files are made under path(); commit() syncs all of them, renames the folder to its
 // place (an old folder of that name is swapped out, then removed) and syncs the parent.
-// Left-overs of a process that died are removed by the next AtomicFolder of the same name.
+// Left-overs of a process that died are removed by the next AtomicFolder of the same name; where the file
+// system cannot exchange two names, an old folder that it left without a successor is put back first.
 class AtomicFolder {
  public:
   explicit AtomicFolder(std::filesystem::path destination);  // makes missing parent folders
@@ -49,6 +50,13 @@ class AtomicFolder {
 // Makes a folder and its missing parents, all of them synced into theirs. True when `path` is new: of several
 // processes that make the same folder, one is told so.
 bool make_folder(const std::filesystem::path& path);
+
+// Writes all bytes to an open file; `path` is for the error.
+void write_all(int fd, const void* data, size_t num_bytes, const std::filesystem::path& path);
+
+// Puts back what AtomicFolder::commit() had moved aside when its process died between two renames, on file
+// systems that cannot exchange two names. Call it before unfinished work is removed from `folder`.
+void restore_swapped_out(const std::filesystem::path& folder);
 
 // Makes the entries of a folder last: a file just made in it, a renamed one.
 void sync_folder(const std::filesystem::path& path);

@@ -46,6 +46,18 @@ TEST_F(JsonFile, NamesLineAndColumnOfAMistake) {
   EXPECT_EQ(text.rfind(path_ + ":3:8: expected JSON", 0), 0u) << text;
 }
 
+TEST_F(JsonFile, NamesANumberThatNoDoubleHolds) {
+  write(R"({"a": 1e999})");
+  const std::string text = error_of([&] { read_json_file(path_); });
+  EXPECT_EQ(text.rfind(path_ + ": expected numbers", 0), 0u) << text;
+  EXPECT_NE(text.find("1e999"), std::string::npos) << text;
+}
+
+TEST(JsonText, ReplacesBytesThatAreNotUtf8) {
+  EXPECT_EQ(json_text({{"path", "a\xff"}}), "{\"path\":\"a\ufffd\"}");
+  EXPECT_EQ(json_text({{"a", 1}}, 2), "{\n  \"a\": 1\n}");
+}
+
 TEST_F(JsonFile, RefusesWhatIsNotAFileWithText) {
   EXPECT_EQ(error_of([&] { read_json_file(path_); }),
             "cannot read '" + path_ + "': No such file or directory; check the path");
@@ -54,6 +66,12 @@ TEST_F(JsonFile, RefusesWhatIsNotAFileWithText) {
             0u);
   const std::string folder = std::filesystem::temp_directory_path().string();
   EXPECT_EQ(error_of([&] { read_json_file(folder); }), "cannot read '" + folder + "': Is a directory");
+}
+
+TEST(Settings, RefuseBytesThatAreNotUtf8) {
+  json config = json::object();
+  EXPECT_NE(error_of([&] { apply_setting(config, "a=\xff"); }).find("--set a: expected UTF-8"),
+            std::string::npos);
 }
 
 TEST(Settings, WriteNestedValuesOfAnyType) {

@@ -58,9 +58,9 @@ TEST(Env, WrongValuesNameTheVariable) {
             "found 'sse'");
   EXPECT_EQ(error_of({{"MOTLEY_LOG", "loud"}}),
             "environment variable MOTLEY_LOG: expected debug, info, warn, error or off, found 'loud'");
-  for (const char* wrong : {"0", "-1", "2x", "4097", "99999999999"}) {
+  for (const char* wrong : {"0", "-1", "2x", "1025", "99999999999"}) {
     EXPECT_EQ(error_of({{"MOTLEY_THREADS", wrong}}),
-              "environment variable MOTLEY_THREADS: expected a whole number from 1 to 4096, found '" +
+              "environment variable MOTLEY_THREADS: expected a whole number from 1 to 1024, found '" +
                   std::string(wrong) + "'");
   }
 }

@@ -104,6 +104,29 @@ TEST(AtomicFolder, RemovesLeftOversOfTheSameName) {
   EXPECT_EQ(num_entries(parent.path()), 1u);
 }
 
+// A process that died between moving the old folder aside and putting the new one in its place.
+TEST(AtomicFolder, PutsBackAnOldFolderWithoutSuccessor) {
+  TemporaryFolder parent;
+  write_file_atomic(parent.path() / "m.old.unfinished" / "a", "old");
+  write_file_atomic(parent.path() / "m.unfinished" / "a", "new");
+  write_file_atomic(parent.path() / "n.old.unfinished" / "a", "old");
+  write_file_atomic(parent.path() / "n" / "a", "new");
+  restore_swapped_out(parent.path());
+  EXPECT_EQ(content(parent.path() / "m" / "a"), "old");
+  EXPECT_EQ(content(parent.path() / "n" / "a"), "new");
+  restore_swapped_out(parent / "missing");
+  fs::rename(parent.path() / "m", parent / "m.old.unfinished");
+  { AtomicFolder folder(parent / "m"); }
+  EXPECT_EQ(content(parent.path() / "m" / "a"), "old");
+}
+
+TEST(MakeFolder, TellsWhetherTheFolderIsNew) {
+  TemporaryFolder parent;
+  EXPECT_TRUE(make_folder(parent.path() / "a" / "b"));
+  EXPECT_FALSE(make_folder(parent.path() / "a" / "b"));
+  EXPECT_FALSE(make_folder(parent / "a"));
+}
+
 TEST(AtomicFolder, RefusesAFileInItsPlace) {
   TemporaryFolder parent;
   write_file_atomic(parent / "m", "x");
