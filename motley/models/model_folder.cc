@@ -2,6 +2,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 #include <system_error>
 
 #include "motley/base/config_values.h"
@@ -14,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kStepPrefix = "step_";
+
 bool has_tensors(const fs::path& folder) {
   for (const char* name : {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                            "pytorch_model.bin.index.json"}) {
@@ -22,26 +25,16 @@ bool has_tensors(const fs::path& folder) {
   return false;
 }
 
-std::optional<int64_t> step_of(const fs::path& path) {
-  const std::string name = path.filename().string(), prefix = "step_";
-  int64_t step = 0;
-  if (!name.starts_with(prefix)) return std::nullopt;
-  const char* end = name.data() + name.size();
-  const auto result = std::from_chars(name.data() + prefix.size(), end, step);
-  if (result.ec != std::errc() || result.ptr != end) return std::nullopt;
-  return step;
-}
-
 // The best checkpoint by the trainer's own word (trainer.json of the last one), else the last.
 std::optional<fs::path> best_checkpoint(const fs::path& checkpoints) {
   std::optional<int64_t> last;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
-    const auto step = step_of(entry.path());
+    const auto step = checkpoint_step(entry.path());
     if (step && has_tensors(entry.path()) && (!last || *step > *last)) last = step;
   }
   if (!last) return std::nullopt;
-  const auto folder = [&](int64_t step) { return checkpoints / concat("step_", step); };
+  const auto folder = [&](int64_t step) { return checkpoints / checkpoint_name(step); };
   if (const fs::path state = folder(*last) / "trainer.json"; fs::exists(state)) {
     const nlohmann::json json = read_json_file(state.string());
     const auto best = json.is_object() ? json.find("best_step") : json.end();
@@ -51,6 +44,18 @@ std::optional<fs::path> best_checkpoint(const fs::path& checkpoints) {
 }
 
 }  // namespace
+
+std::string checkpoint_name(int64_t step) { return concat(kStepPrefix, step); }
+
+std::optional<int64_t> checkpoint_step(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (!name.starts_with(kStepPrefix)) return std::nullopt;
+  const char* end = name.data() + name.size();
+  int64_t step = 0;
+  const auto result = std::from_chars(name.data() + kStepPrefix.size(), end, step);
+  const bool whole = result.ec == std::errc() && result.ptr == end && step >= 0;
+  return whole ? std::optional<int64_t>(step) : std::nullopt;
+}
 
 fs::path find_model_folder(const fs::path& path) {
   if (!fs::exists(path))

@@ -42,6 +42,10 @@ std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed
 void save_model(CausalLm& model, const std::filesystem::path& folder,
                 uint64_t max_shard_bytes = uint64_t{5} << 30);
 
+// "step_<n>", and n of a path that ends so: how a run's checkpoints are named.
+std::string checkpoint_name(int64_t step);
+std::optional<int64_t> checkpoint_step(const std::filesystem::path& path);
+
 // Where load_model would read from: `path` itself, or a run folder's model or checkpoint.
 std::filesystem::path find_model_folder(const std::filesystem::path& path);
 

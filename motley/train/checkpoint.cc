@@ -8,7 +8,7 @@
 #include "motley/io/mapped_file.h"
 #include "motley/io/safetensors.h"
 #include "motley/models/registry.h"
-#include "motley/train/metrics_log.h"
+#include "motley/train/metrics_window.h"
 
 namespace motley {
 namespace {
@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char* kStateFile = "trainer.json";
-constexpr const char* kFormat = "motley checkpoint 1";
+constexpr const char* kFormat = "motley checkpoint 2";
 
 uint32_t file_checksum(const MappedFile& file) {
   return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(file.data()), file.size()));
@@ -42,6 +42,28 @@ void check_file(const fs::path& path, const json& expected) {
   }
   if (file_checksum(file) != expected.at("crc32").get<uint32_t>()) {
     throw UserError(Mistake{path.string(), "the content it was written with", "other bytes", ""});
+  }
+}
+
+// trainer.json tells of damage to the other files, and "crc32" of damage to itself.
+uint32_t state_checksum(json file) {
+  file.erase("crc32");
+  const std::string text = json_text(file);
+  return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size()));
+}
+
+void check_listed(const fs::path& path, const json& files) {
+  const auto listed = [&](const std::string& start, const std::string& end) {
+    for (const auto& item : files.items()) {
+      if (item.key().starts_with(start) && item.key().ends_with(end)) return true;
+    }
+    return false;
+  };
+  for (const auto& [start, end] :
+       {std::pair{"config", ".json"}, std::pair{"tokenizer", ".json"}, std::pair{"model", ".safetensors"},
+        std::pair{"optimizer", ".safetensors"}}) {
+    if (!listed(start, end))
+      throw UserError(Mistake{path.string(), concat(start, end, " among its files"), "none", ""});
   }
 }
 
@@ -91,13 +113,16 @@ TrainerState from_json(const json& file) {
   state.window = file.at("window");
   state.data = file.at("data");
   state.configuration = file.at("configuration");
+  MetricsWindow({}).load(state.window);  // throws where a field is missing or of another type
   return state;
 }
 
 void write_state_file(const fs::path& folder, const TrainerState& state, const json& files) {
   json file = to_json(state);
   file["files"] = files;
-  write_file_atomic(folder / kStateFile, file.dump(2) + '\n');
+  file = json::parse(json_text(file));  // bytes that are not UTF-8 are gone before the checksum is taken
+  file["crc32"] = state_checksum(file);
+  write_file_atomic(folder / kStateFile, json_text(file, 2) + '\n');
 }
 
 }  // namespace
@@ -124,7 +149,11 @@ TrainerState read_trainer_state(const fs::path& folder) {
     throw UserError(
         Mistake{path.string(), concat("\"format\": \"", kFormat, "\""), "another kind of file", ""});
   }
+  if (file.value("crc32", json()) != state_checksum(file)) {
+    throw UserError(Mistake{path.string(), "the content it was written with", "something else", ""});
+  }
   try {
+    check_listed(path, file.at("files"));
     for (const auto& item : file.at("files").items()) check_file(folder / item.key(), item.value());
     return from_json(file);
   } catch (const json::exception& error) {

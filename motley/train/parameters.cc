@@ -65,16 +65,31 @@ std::vector<at::Tensor> GradientSum::take() {
   return gradients;
 }
 
+namespace {
+
+// Squares beyond fp32's range: scaled by the largest value, which is exact enough for clipping.
+double norm_of_large(const at::Tensor& gradient) {
+  const double largest = at::linalg_vector_norm(gradient, INFINITY, {}, false, at::kFloat).item<double>();
+  if (!std::isfinite(largest)) return largest;
+  const at::Tensor scaled = gradient.to(at::kFloat).div(largest);
+  return largest * at::linalg_vector_norm(scaled).item<double>();
+}
+
+}  // namespace
+
 double global_norm(const std::vector<at::Tensor>& gradients) {
-  std::vector<at::Tensor> norms;
+  std::vector<at::Tensor> present, norms;
   for (const at::Tensor& gradient : gradients) {
-    if (gradient.defined()) norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kFloat));
+    if (!gradient.defined()) continue;
+    present.push_back(gradient);
+    norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kFloat));
   }
   if (norms.empty()) return 0;
   const at::Tensor all = at::stack(norms).cpu();  // one wait for a GPU, not one for each
   double squares = 0;
-  for (int64_t i = 0; i < all.numel(); ++i) {
-    const double norm = all.const_data_ptr<float>()[i];
+  for (size_t i = 0; i < present.size(); ++i) {
+    const double fast = all.const_data_ptr<float>()[i];
+    const double norm = std::isfinite(fast) ? fast : norm_of_large(present[i]);
     squares += norm * norm;
   }
   return std::sqrt(squares);

@@ -5,7 +5,6 @@
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/io/atomic_file.h"
-#include "motley/train/metrics_log.h"
 #include "motley_report_page.h"
 
 namespace motley {
@@ -13,13 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-// At most `max_lines` entries, evenly spread, with the last.
-json thin(const json& lines, size_t max_lines) {
-  if (lines.size() <= max_lines) return lines;
-  json kept = json::array();
-  for (size_t i = 1; i <= max_lines; ++i) kept.push_back(lines[i * lines.size() / max_lines - 1]);
-  return kept;
-}
+constexpr size_t kMaxSamples = 12;
 
 void replace(std::string& text, const std::string& mark, const std::string& value) {
   const size_t at = text.find(mark);
@@ -30,7 +23,7 @@ void replace(std::string& text, const std::string& mark, const std::string& valu
 // JSON may stand inside a script element once no "<" can end that element.
 std::string for_script(const json& data) {
   std::string text;
-  for (const char c : to_line(data)) {
+  for (const char c : json_text(data)) {
     if (c == '<') {
       text += "\\u003c";
     } else {
@@ -42,36 +35,60 @@ std::string for_script(const json& data) {
 
 }  // namespace
 
-json report_data(const std::filesystem::path& run, size_t max_lines) {
-  const json config = read_json_file((run / "config.json").string());
-  json lists = {{"train", json::array()}, {"eval", json::array()}, {"sample", json::array()}};
-  json info = json::object();
-  std::ifstream metrics(run / "metrics.jsonl");
-  for (std::string text; std::getline(metrics, text);) {
-    const json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!line.is_object()) continue;
-    const std::string kind = line.value("kind", "");
-    if (kind == "run") info = line;
-    if (lists.contains(kind)) lists[kind].push_back(line);
-  }
-  const std::string name = std::filesystem::absolute(run).filename().string();
-  return {{"run", name},
-          {"config", config},
-          {"data_path", config.at("data").at("path")},
-          {"parameters", info.value("parameters", json())},
-          {"threads", info.value("threads", json())},
-          {"layers", lists["train"].empty() ? json::array() : lists["train"].back().at("layers")},
-          {"num_experts", info.value("num_experts", json::array())},
-          {"train", thin(lists["train"], max_lines)},
-          {"eval", thin(lists["eval"], max_lines)},
-          {"sample", thin(lists["sample"], 12)}};
+void ThinnedLines::add(json line) {
+  if (count_++ % stride_ == 0) kept_.push_back(line);
+  last_ = std::move(line);
+  if (kept_.size() < max_lines_) return;  // one place is for the last line
+  stride_ *= 2;
+  for (size_t i = 1; 2 * i < kept_.size(); ++i) kept_[i] = std::move(kept_[2 * i]);
+  kept_.resize((kept_.size() + 1) / 2);
 }
 
-void write_report(const std::filesystem::path& run) {
+json ThinnedLines::lines() const {
+  json lines = kept_;
+  if (count_ > 0 && (count_ - 1) % stride_ != 0) lines.push_back(last_);
+  return lines;
+}
+
+RunReport::RunReport(std::filesystem::path run, size_t max_lines)
+    : run_(std::move(run)), train_(max_lines), eval_(max_lines), sample_(kMaxSamples) {}
+
+void RunReport::read_new_lines() {
+  std::ifstream metrics(run_ / "metrics.jsonl", std::ios::binary);
+  metrics.seekg(read_bytes_);
+  for (std::string text; std::getline(metrics, text) && !metrics.eof();) {
+    read_bytes_ += static_cast<int64_t>(text.size()) + 1;
+    const json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!line.is_object()) continue;
+    const json kind = line.value("kind", json());
+    if (kind == "run") info_ = line;
+    if (kind == "train") train_.add(line);
+    if (kind == "eval") eval_.add(line);
+    if (kind == "sample") sample_.add(line);
+  }
+}
+
+json RunReport::data() {
+  read_new_lines();
+  const json config = read_json_file((run_ / "config.json").string());
+  const json train = train_.lines();
+  return {{"run", std::filesystem::absolute(run_).filename().string()},
+          {"config", config},
+          {"data_path", config.at("data").at("path")},
+          {"parameters", info_.value("parameters", json())},
+          {"threads", info_.value("threads", json())},
+          {"layers", train.empty() ? json::array() : train.back().at("layers")},
+          {"num_experts", info_.value("num_experts", json::array())},
+          {"train", train},
+          {"eval", eval_.lines()},
+          {"sample", sample_.lines()}};
+}
+
+void RunReport::write() {
   std::string page = kReportPage;
   replace(page, "@REPORT_SCRIPT@", kReportScript);
-  replace(page, "@REPORT_DATA@", for_script(report_data(run)));
-  write_file_atomic(run / "report.html", page);
+  replace(page, "@REPORT_DATA@", for_script(data()));
+  write_file_atomic(run_ / "report.html", page);
 }
 
 }  // namespace motley

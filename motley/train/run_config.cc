@@ -3,10 +3,15 @@
 #include <set>
 
 #include "motley/base/config_values.h"
+#include "motley/base/env.h"
 #include "motley/base/error.h"
 
 namespace motley {
 namespace {
+
+// Largest sizes and counts, so that no product of them overflows.
+constexpr double kMaxBatch = 1 << 20, kMaxSequence = 1 << 24, kMaxCount = 1e15;
+constexpr int64_t kMaxTokensPerStep = int64_t{1} << 40;
 
 DataConfig read_data(ConfigValues values) {
   DataConfig data;
@@ -18,7 +23,7 @@ DataConfig read_data(ConfigValues values) {
   data.tokenizer = values.choice("tokenizer", {"bytes"}, data.tokenizer);
   data.validation_fraction =
       values.optional<double>("validation_fraction", data.validation_fraction, between(0, 0.9));
-  data.sequence_length = values.required<int64_t>("sequence_length", at_least(1));
+  data.sequence_length = values.required<int64_t>("sequence_length", between(1, kMaxSequence));
   values.finish();
   return data;
 }
@@ -26,6 +31,14 @@ DataConfig read_data(ConfigValues values) {
 // Keys that would have no effect, or that contradict another one.
 void check_keys_together(const ConfigValues& values, const TrainOptions& train, const DataConfig& data) {
   const bool validates = data.validation_fraction > 0;
+  // Three factors of 20, 20 and 24 bits: their product may not fit, those of two do.
+  const int64_t sequences = train.batch_size * train.gradient_accumulation;
+  if (sequences > kMaxTokensPerStep / data.sequence_length) {
+    values.fail("batch_size",
+                concat("at most ", kMaxTokensPerStep, " tokens a step with gradient_accumulation ",
+                       train.gradient_accumulation, " and data.sequence_length ", data.sequence_length),
+                concat(train.batch_size));
+  }
   if (train.min_learning_rate > train.learning_rate) {
     values.fail("min_learning_rate", concat("at most train.learning_rate = ", train.learning_rate),
                 concat(train.min_learning_rate));
@@ -59,14 +72,14 @@ void check_keys_together(const ConfigValues& values, const TrainOptions& train, 
 
 TrainOptions read_train(ConfigValues values, const DataConfig& data) {
   TrainOptions train;
-  train.steps = values.required<int64_t>("steps", at_least(1));
-  train.batch_size = values.required<int64_t>("batch_size", at_least(1));
+  train.steps = values.required<int64_t>("steps", between(1, kMaxCount));
+  train.batch_size = values.required<int64_t>("batch_size", between(1, kMaxBatch));
   train.gradient_accumulation =
-      values.optional<int64_t>("gradient_accumulation", train.gradient_accumulation, at_least(1));
+      values.optional<int64_t>("gradient_accumulation", train.gradient_accumulation, between(1, kMaxBatch));
   train.learning_rate = values.required<double>("learning_rate", at_least(0));
   train.min_learning_rate =
       values.optional<double>("min_learning_rate", train.min_learning_rate, at_least(0));
-  train.warmup_steps = values.optional<int64_t>("warmup_steps", train.warmup_steps, at_least(0));
+  train.warmup_steps = values.optional<int64_t>("warmup_steps", train.warmup_steps, between(0, kMaxCount));
   train.schedule = values.choice("schedule", {"cosine", "constant"}, "cosine") == "cosine"
                        ? Schedule::kCosine
                        : Schedule::kConstant;
@@ -80,7 +93,7 @@ TrainOptions read_train(ConfigValues values, const DataConfig& data) {
   train.dtype = values.choice("dtype", {"fp32", "bf16"}, "fp32") == "fp32" ? at::kFloat : at::kBFloat16;
   train.seed = static_cast<uint64_t>(values.optional<int64_t>("seed", 0, at_least(0)));
   train.device = values.optional<std::string>("device", train.device);
-  train.threads = values.optional<int64_t>("threads", train.threads, between(0, 1024));
+  train.threads = values.optional<int64_t>("threads", train.threads, between(0, kMaxThreads));
   train.eval_every = values.optional<int64_t>("eval_every", train.eval_every, at_least(0));
   train.eval_tokens = values.optional<int64_t>("eval_tokens", train.eval_tokens, at_least(0));
   train.checkpoint_every = values.optional<int64_t>("checkpoint_every", train.checkpoint_every, at_least(0));
@@ -89,7 +102,8 @@ TrainOptions read_train(ConfigValues values, const DataConfig& data) {
   train.log_every = values.optional<int64_t>("log_every", train.log_every, at_least(1));
   train.sample_every = values.optional<int64_t>("sample_every", train.sample_every, at_least(0));
   train.sample_prompt = values.optional<std::string>("sample_prompt", train.sample_prompt);
-  train.sample_tokens = values.optional<int64_t>("sample_tokens", train.sample_tokens, at_least(0));
+  train.sample_tokens =
+      values.optional<int64_t>("sample_tokens", train.sample_tokens, between(0, kMaxSequence));
   train.sample_temperature =
       values.optional<double>("sample_temperature", train.sample_temperature, at_least(0));
   train.max_minutes = values.optional<double>("max_minutes", train.max_minutes, at_least(0));
@@ -123,11 +137,16 @@ void find_difference(const nlohmann::json& a, const nlohmann::json& b, const std
 RunConfig parse_run_config(const nlohmann::json& json, const std::string& source) {
   ConfigValues values(json, source);
   RunConfig config;
+  config.source = source;
   config.model = values.section("model").object();
   config.data = read_data(values.section("data"));
   config.train = read_train(values.section("train"), config.data);
   values.finish();
   return config;
+}
+
+std::string place_of(const RunConfig& config, const std::string& key) {
+  return config.source.empty() ? key : concat(config.source, ": ", key);
 }
 
 nlohmann::json to_json(const RunConfig& config) {

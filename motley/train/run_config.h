@@ -50,10 +50,14 @@ struct TrainOptions {
 };
 
 struct RunConfig {
+  std::string source;    // the file, for errors
   nlohmann::json model;  // the model's config.json
   DataConfig data;
   TrainOptions train;
 };
+
+// "c.json: train.steps", for errors about a key that only show later.
+std::string place_of(const RunConfig& config, const std::string& key);
 
 // Throws UserError naming the key: unknown (with the nearest known one), missing, out of range, without
 // effect, or in contradiction to another. The model section is checked where the model is made.

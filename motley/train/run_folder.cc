@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/base/log.h"
 #include "motley/io/atomic_file.h"
+#include "motley/models/registry.h"
 #include "motley/train/run_config.h"
 
 namespace motley {
@@ -20,18 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kStepPrefix = "step_";
-
 fs::path config_file(const fs::path& run) { return run / "config.json"; }
 
-std::optional<int64_t> parse_step(const std::string& name) {
-  if (!name.starts_with(kStepPrefix)) return std::nullopt;
-  const char* begin = name.data() + kStepPrefix.size();
-  const char* end = name.data() + name.size();
-  int64_t step = 0;
-  const auto result = std::from_chars(begin, end, step);
-  const bool whole = result.ec == std::errc() && result.ptr == end && step >= 0;
-  return whole ? std::optional<int64_t>(step) : std::nullopt;
+// A run that is older than a key has the key's default.
+nlohmann::json with_defaults(const nlohmann::json& configuration, const std::string& source) {
+  return to_json(parse_run_config(configuration, source));
 }
 
 }  // namespace
@@ -44,9 +37,7 @@ RunFolder::~RunFolder() {
   if (lock_ >= 0) ::close(lock_);
 }
 
-fs::path RunFolder::checkpoint(int64_t step) const {
-  return path_ / "checkpoints" / concat(kStepPrefix, step);
-}
+fs::path RunFolder::checkpoint(int64_t step) const { return path_ / "checkpoints" / checkpoint_name(step); }
 
 bool RunFolder::exists() const { return fs::exists(config_file(path_)); }
 
@@ -65,14 +56,15 @@ void RunFolder::check(const nlohmann::json& configuration) const {
     }
     return;
   }
-  const nlohmann::json found = read_json_file(config_file(path_).string());
+  const std::string file = config_file(path_).string();
+  const nlohmann::json found = with_defaults(read_json_file(file), file);
   const std::string key = first_difference(configuration, found);
   if (key.empty()) return;
   const auto value_of = [&](const nlohmann::json& json) {
     std::string pointer = "/" + key;
     std::replace(pointer.begin(), pointer.end(), '.', '/');
     const nlohmann::json::json_pointer place(pointer);
-    return json.contains(place) ? json.at(place).dump() : std::string("no such key");
+    return json.contains(place) ? json_text(json.at(place)) : std::string("no such key");
   };
   throw UserError(
       Mistake{path_.string(),
@@ -87,14 +79,25 @@ void RunFolder::begin(const nlohmann::json& configuration) {
   lock();  // fails where another process was faster; the folder is then its own
   try {
     check(configuration);  // again: nobody else writes here from now on
-    remove_unfinished(path_);
-    remove_unfinished(path_ / "checkpoints");
-    if (!exists()) write_file_atomic(config_file(path_), configuration.dump(2) + '\n');
+    for (const fs::path& folder : {path_, path_ / "checkpoints"}) {
+      restore_swapped_out(folder);
+      remove_unfinished(folder);
+    }
+    if (!exists()) write_file_atomic(config_file(path_), json_text(configuration, 2) + '\n');
   } catch (...) {
     std::error_code ignored;
     if (made_) fs::remove_all(path_, ignored);
     throw;
   }
+}
+
+void RunFolder::discard() {
+  std::error_code ignored;
+  if (lock_ < 0 || !checkpoint_steps().empty()) return;
+  for (const char* name : {"config.json", "metrics.jsonl", "report.html", "checkpoints", ".lock"}) {
+    fs::remove_all(path_ / name, ignored);
+  }
+  if (made_) fs::remove(path_, ignored);
 }
 
 void RunFolder::lock() {
@@ -134,7 +137,7 @@ std::vector<int64_t> RunFolder::checkpoint_steps() const {
   std::vector<int64_t> steps;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(path_ / "checkpoints", error)) {
-    if (const auto step = parse_step(entry.path().filename().string())) steps.push_back(*step);
+    if (const auto step = checkpoint_step(entry.path())) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -146,7 +149,8 @@ std::optional<TrainerState> RunFolder::newest_checkpoint(const nlohmann::json& c
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     try {
       TrainerState state = read_trainer_state(checkpoint(*step));
-      const std::string key = first_difference(configuration, state.configuration);
+      const std::string source = checkpoint(*step).string();
+      const std::string key = first_difference(configuration, with_defaults(state.configuration, source));
       MOTLEY_CHECK_USER(key.empty() && state.step == *step, checkpoint(*step).string(),
                         ": belongs to another run (", key.empty() ? "step" : key, " differs)");
       if (!reasons.empty()) log_warn("going on from the older checkpoint ", checkpoint(*step).string());
@@ -172,7 +176,7 @@ void RunFolder::prune(int64_t written, int64_t keep, std::optional<int64_t> best
     if (best && steps[i] == *best) continue;
     // Renamed first: a process that dies meanwhile leaves no half checkpoint.
     const fs::path folder = checkpoint(steps[i]);
-    const fs::path doomed = folder.string() + ".old.unfinished";
+    const fs::path doomed = folder.string() + ".removed.unfinished";
     std::error_code error;
     fs::rename(folder, doomed, error);
     if (!error) fs::remove_all(doomed, error);

@@ -1,4 +1,5 @@
-// The folder of one run: config.json, metrics.jsonl, report.html, checkpoints/step_<n>/, model/.
+// The folder of one run, and the one process that may write in it: config.json, metrics.jsonl, report.html,
+// checkpoints/step_<n>/, model/.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,8 @@ class RunFolder {
   // Makes the folder, keeps other processes out of it, removes what died unfinished, writes config.json.
   // Throws UserError when that is not possible; a folder made here is then removed again. Once only.
   void begin(const nlohmann::json& configuration);
+  // Removes what begin() and a run without checkpoints made. For a run whose first step fails.
+  void discard();
 
   // The newest checkpoint that is whole and of this configuration. Others are passed over with a warning
   // that names them and are left alone. Throws UserError when there are checkpoints but no good one.

@@ -23,7 +23,6 @@ json to_json(const TrainSummary& summary) {
 }
 
 TrainSummary train_run(const RunConfig& config, const std::filesystem::path& run) {
-  const StopSignal stop;
   const json configuration = to_json(config);
   RunFolder folder(run);
   folder.check(configuration);
@@ -40,7 +39,11 @@ TrainSummary train_run(const RunConfig& config, const std::filesystem::path& run
     summary.model = folder.model();
     return summary;
   }
-  return TrainingRun(config, folder, std::move(state)).go(stop);
+  TrainingRun training(config, folder, std::move(state));
+  // Up to here there is nothing to save, so that a signal may end the process at once, as while a text is
+  // read.
+  const StopSignal stop;
+  return training.go(stop);
 }
 
 }  // namespace motley

@@ -40,7 +40,7 @@ Trainer::Trainer(CausalLm& model, const RunConfig& config, const TokenStore& tok
       optimizer_(trained_parameters(model),
                  {config.train.beta1, config.train.beta2, config.train.epsilon, config.train.weight_decay}) {
   if (sequence_length_ > model.max_positions()) {
-    throw UserError(Mistake{"data.sequence_length",
+    throw UserError(Mistake{place_of(config, "data.sequence_length"),
                             concat("at most the model's positions, ", model.max_positions()),
                             concat(sequence_length_), ""});
   }

@@ -1,17 +1,15 @@
 #include "motley/train/training_run.h"
 
-#include <ATen/Parallel.h>
-
 #include "motley/base/clock.h"
-#include "motley/base/env.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/log.h"
+#include "motley/infer/threads.h"
 #include "motley/io/atomic_file.h"
+#include "motley/kernels/cpu/families.h"
 #include "motley/models/registry.h"
 #include "motley/ops/device.h"
 #include "motley/train/finite.h"
-#include "motley/train/report.h"
 
 namespace motley {
 namespace {
@@ -21,12 +19,6 @@ using nlohmann::json;
 constexpr double kReportSeconds = 15;  // least time between reports of a run that goes on
 
 bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
-
-int64_t use_threads(int64_t wanted) {
-  if (wanted == 0) wanted = environment().num_threads.value_or(0);
-  if (wanted > 0) at::set_num_threads(static_cast<int>(wanted));
-  return at::get_num_threads();
-}
 
 int64_t count_values(const std::vector<TrainedParameter>& parameters) {
   int64_t count = 0;
@@ -43,7 +35,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
       data_(read_run_data(config.data)),
       window_({}) {
   const int64_t threads = use_threads(options_.threads);
-  const c10::Device device = parse_device(options_.device, "train.device");
+  const c10::Device device = parse_device(options_.device, place_of(config_, "train.device"));
   const json configuration = to_json(config_);
   if (state && state->data != data_.fingerprint()) {
     throw UserError(Mistake{config_.data.path,
@@ -62,13 +54,13 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
   model_->to(device);
   if (model_->vocab_size() != data_.tokenizer->vocab_size()) {
     throw UserError(Mistake{
-        "model.vocab_size",
+        place_of(config_, "model.vocab_size"),
         concat(data_.tokenizer->vocab_size(), ", as data.tokenizer \"", data_.tokenizer->name(), "\" has"),
         concat(model_->vocab_size()), ""});
   }
   prompt_ = data_.tokenizer->encode(options_.sample_prompt);
   if (options_.sample_tokens > 0 && static_cast<int64_t>(prompt_.size()) > model_->max_positions()) {
-    throw UserError(Mistake{"train.sample_prompt",
+    throw UserError(Mistake{place_of(config_, "train.sample_prompt"),
                             concat("at most the model's ", model_->max_positions(), " positions"),
                             concat(prompt_.size(), " tokens"), ""});
   }
@@ -78,6 +70,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
     trainer_->optimizer().load(TensorFolder(folder_.checkpoint(state_.step), "optimizer"));
     window_.load(state_.window);
   }
+  kernels::cpu_family();  // throws where MOTLEY_CPU_KERNELS asks for what this processor has not
   folder_.begin(configuration);
   state_.configuration = configuration;
   state_.data = data_.fingerprint();
@@ -87,7 +80,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
   }
   state_.threads = threads;
   metrics_ = std::make_unique<MetricsLog>(folder_.metrics(), state_.metrics_bytes);
-  if (saved_step_ < 0) {
+  if (metrics_->empty()) {
     metrics_->write({{"kind", "run"},
                      {"step", 0},
                      {"parameters", count_values(trainer_->optimizer().parameters())},
@@ -95,6 +88,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
                      {"data", state_.data},
                      {"threads", threads}});
   }
+  report_ = std::make_unique<RunReport>(folder_.path());
 }
 
 TrainSummary TrainingRun::go(const StopSignal& stop) {
@@ -112,8 +106,9 @@ TrainSummary TrainingRun::go(const StopSignal& stop) {
   bool finished = false;
   try {
     finished = train(progress);
-    if (!finished) save();
-    if (finished) {
+    if (!finished) {
+      save();
+    } else {
       progress.update(state_.step);
       progress.finish();
       finished = end();
@@ -122,6 +117,10 @@ TrainSummary TrainingRun::go(const StopSignal& stop) {
     renew_report();
     throw DivergedError(concat(error.what(), "; ", last_good(),
                                ". A lower train.learning_rate or a longer train.warmup_steps often helps."));
+  } catch (...) {
+    // Not even the first step was possible, for lack of memory perhaps: nothing is left behind.
+    if (state_.step == 0 && saved_step_ < 0) folder_.discard();
+    throw;
   }
   renew_report();
   TrainSummary summary = summarise(folder_, options_, state_);
@@ -181,6 +180,8 @@ void TrainingRun::save() {
     state_.best_loss = *state_.validation_loss;
   }
   update_time();
+  // A model of fewer steps would otherwise pass for this run's.
+  if (!state_.ended) std::filesystem::remove_all(folder_.model());
   state_.window = window_.state();
   state_.metrics_bytes = metrics_->sync();
   const std::filesystem::path checkpoint = folder_.checkpoint(state_.step);

@@ -10,6 +10,7 @@
 #include "motley/base/progress.h"
 #include "motley/models/causal_lm.h"
 #include "motley/train/metrics_log.h"
+#include "motley/train/report.h"
 #include "motley/train/run_data.h"
 #include "motley/train/run_folder.h"
 #include "motley/train/stop_signal.h"
@@ -52,6 +53,7 @@ class TrainingRun {
   std::unique_ptr<CausalLm> model_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<RunReport> report_;
   MetricsWindow window_;
   int64_t saved_step_ = -1;
   double clock_ = 0, reported_ = 0;

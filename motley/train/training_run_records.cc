@@ -7,7 +7,6 @@
 #include "motley/infer/generate.h"
 #include "motley/infer/packing.h"
 #include "motley/train/finite.h"
-#include "motley/train/report.h"
 #include "motley/train/schedule.h"
 #include "motley/train/training_run.h"
 
@@ -85,7 +84,7 @@ bool TrainingRun::sample() {
 
 void TrainingRun::renew_report() {
   try {
-    write_report(folder_.path());
+    report_->write();
   } catch (const UserError& error) {
     log_warn("no new report: ", error.what());  // the training is worth more
   }

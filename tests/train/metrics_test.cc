@@ -71,8 +71,25 @@ TEST(MetricsLog, CutsOffWhatCameAfterTheCheckpoint) {
   EXPECT_EQ(read_text(path), "{\"step\":1}\n{\"again\":true,\"step\":2}\n");
 }
 
+TEST(MetricsLog, GoesOnBehindTheLastWholeLineOfAFileThatLostBytes) {
+  const RunPlace place;
+  const auto path = place.write("metrics.jsonl", "{\"step\":1}\n{\"step\":2}\n{\"st");
+  {
+    MetricsLog log(path, 1000);
+    EXPECT_FALSE(log.empty());
+    log.write({{"step", 3}});
+  }
+  EXPECT_EQ(read_text(path), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+  place.write("metrics.jsonl", "{\"kind\":\"ru");
+  EXPECT_TRUE(MetricsLog(path, 1000).empty());
+  EXPECT_EQ(read_text(path), "");
+  EXPECT_TRUE(MetricsLog(place / "missing.jsonl", 1000).empty());
+}
+
 TEST(MetricsLog, KeepsLinesValidWhateverTextHolds) {
-  EXPECT_EQ(json::parse(to_line({{"text", "a\xff\n"}}))["text"], "a\ufffd\n");
+  const RunPlace place;
+  MetricsLog(place / "metrics.jsonl", 0).write({{"text", "a\xff\n"}});
+  EXPECT_EQ(json::parse(read_text(place / "metrics.jsonl"))["text"], "a\ufffd\n");
 }
 
 TEST(MetricsLog, NamesAFileThatCannotBeWritten) {

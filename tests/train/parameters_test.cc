@@ -6,6 +6,8 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/train/tiny_lm.h"
 
 namespace motley {
@@ -28,6 +30,13 @@ TEST(ClipGradients, ScalesToTheNorm) {
   clip_gradients(gradients, 10.0, 2.0);
   EXPECT_NEAR(global_norm(gradients), 2.0, 1e-6);
   EXPECT_NEAR(gradients[0][0].item<double>(), 0.6, 1e-6);
+}
+
+TEST(GlobalNorm, IsFiniteWhereTheGradientsAre) {
+  const std::vector<at::Tensor> gradients = {at::full({4}, 1e30), at::full({4}, 1.0)};
+  EXPECT_NEAR(global_norm(gradients), 2e30, 1e25);
+  EXPECT_FALSE(std::isfinite(global_norm({at::full({4}, INFINITY)})));
+  EXPECT_FALSE(std::isfinite(global_norm({at::full({4}, NAN)})));
 }
 
 TEST(ClipGradients, LeavesSmallGradientsAndNoLimitAlone) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "motley/base/error.h"
 #include "tests/train/run_place.h"
 
@@ -22,20 +24,41 @@ void write_run(const RunPlace& place, int lines) {
   place.write("run/metrics.jsonl", text);
 }
 
-TEST(ReportData, ThinsLongRunsAndKeepsTheLastLine) {
+TEST(RunReport, ThinsLongRunsEvenlyAndKeepsTheLastLine) {
   const RunPlace place;
-  write_run(place, 1000);
-  const json data = report_data(place.path() / "run", 300);
-  EXPECT_EQ(data["train"].size(), 300u);
-  EXPECT_EQ(data["train"].back()["step"], 1000);
+  write_run(place, 1001);
+  const json data = RunReport(place / "run", 300).data();
+  const json& train = data["train"];
+  ASSERT_GE(train.size(), 150u);
+  ASSERT_LE(train.size(), 300u);
+  EXPECT_EQ(train.front()["step"], 1);
+  EXPECT_EQ(train.back()["step"], 1001);
+  for (size_t i = 2; i + 1 < train.size(); ++i) {
+    EXPECT_EQ(train[i]["step"].get<int>() - train[i - 1]["step"].get<int>(),
+              train[1]["step"].get<int>() - train[0]["step"].get<int>());
+  }
   EXPECT_EQ(data["layers"], json({4}));
   EXPECT_EQ(data["parameters"], 10);
 }
 
-TEST(WriteReport, IsOneFileThatNeedsNoNetwork) {
+TEST(RunReport, ReadsWhatWasWrittenSinceTheLastTime) {
   const RunPlace place;
   write_run(place, 3);
-  write_report(place.path() / "run");
+  RunReport report(place / "run");
+  EXPECT_EQ(report.data()["train"].size(), 3u);
+  // The line that was cut short is now whole, and lines that were read are not read again.
+  std::string text = read_text(place / "run/metrics.jsonl");
+  std::fill(text.begin(), text.begin() + static_cast<int64_t>(text.rfind('\n')), ' ');
+  place.write("run/metrics.jsonl", text + "ep\": 4, \"layers\": [5]}\n");
+  const json data = report.data();
+  EXPECT_EQ(data["train"].size(), 4u);
+  EXPECT_EQ(data["layers"], json({5}));
+}
+
+TEST(RunReport, IsOneFileThatNeedsNoNetwork) {
+  const RunPlace place;
+  write_run(place, 3);
+  RunReport(place / "run").write();
   const std::string page = read_text(place.path() / "run/report.html");
   EXPECT_EQ(page.find("src="), std::string::npos);
   EXPECT_EQ(page.find("@REPORT"), std::string::npos);
@@ -44,7 +67,7 @@ TEST(WriteReport, IsOneFileThatNeedsNoNetwork) {
   EXPECT_NE(page.find("\\u003c/script>"), std::string::npos);
 }
 
-TEST(WriteReport, NamesAMissingRun) { EXPECT_THROW(write_report("/no/such/run"), UserError); }
+TEST(RunReport, NamesAMissingRun) { EXPECT_THROW(RunReport("/no/such/run").write(), UserError); }
 
 }  // namespace
 }  // namespace motley

@@ -33,6 +33,7 @@ json with(const std::string& section, const std::string& key, const json& value)
 void expect_error(const json& config, const std::vector<std::string>& parts) {
   const std::string error = error_of(config);
   for (const auto& part : parts) EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
+  EXPECT_EQ(error.rfind("c.json: ", 0), 0u) << error;
 }
 
 TEST(RunConfig, FillsInDefaults) {
@@ -74,6 +75,17 @@ TEST(RunConfig, NamesMissingAndWrongValues) {
   expect_error(with("train", "dtype", "fp8"), {"train.dtype", "fp32", "bf16", "fp8"});
   expect_error(with("train", "learning_rate", "fast"), {"train.learning_rate", "fast"});
   expect_error(with("data", "tokenizer", "bpe"), {"data.tokenizer", "bytes"});
+}
+
+TEST(RunConfig, RefusesSizesWhoseProductsOverflow) {
+  expect_error(with("train", "batch_size", 4000000000000000000), {"train.batch_size", "4000000000000000000"});
+  expect_error(with("train", "gradient_accumulation", 1e9), {"train.gradient_accumulation"});
+  expect_error(with("train", "sample_tokens", 9e18), {"train.sample_tokens"});
+  expect_error(with("data", "sequence_length", 1e9), {"data.sequence_length"});
+  json config = with("train", "batch_size", 1 << 20);
+  config["train"]["gradient_accumulation"] = 1 << 20;
+  config["data"]["sequence_length"] = 1 << 24;
+  expect_error(config, {"train.batch_size", "tokens a step"});
 }
 
 TEST(RunConfig, NamesContradictions) {
