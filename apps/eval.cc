@@ -6,6 +6,7 @@
 #include "apps/commands.h"
 #include "apps/model_arguments.h"
 #include "motley/base/clock.h"
+#include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/progress.h"
@@ -22,6 +23,7 @@ struct EvalArguments {
   ModelArguments model;
   std::string data, tokens, logits;
   EvaluationOptions options;
+  std::string of_text;  // the first option given that only --data uses
   bool json = false;
 };
 
@@ -51,15 +53,14 @@ void eval_text(const EvalArguments& arguments) {
   const double bytes_per_token = static_cast<double>(num_bytes) / static_cast<double>(tokens.size());
   const double nats_per_byte = result.loss / bytes_per_token;
   if (arguments.json) {
-    std::cout << nlohmann::json{{"loss", nats_per_byte},
-                                {"nats_per_byte", nats_per_byte},
-                                {"nats_per_token", result.loss},
-                                {"tokens", result.num_tokens},
-                                {"bytes_per_token", bytes_per_token},
-                                {"ffn_experts_per_token", result.ffn_experts_per_token},
-                                {"seconds", seconds},
-                                {"tokens_per_second", static_cast<double>(result.num_tokens) / seconds}}
-                     .dump()
+    std::cout << json_text({{"loss", nats_per_byte},
+                            {"nats_per_byte", nats_per_byte},
+                            {"nats_per_token", result.loss},
+                            {"tokens", result.num_tokens},
+                            {"bytes_per_token", bytes_per_token},
+                            {"ffn_experts_per_token", result.ffn_experts_per_token},
+                            {"seconds", seconds},
+                            {"tokens_per_second", static_cast<double>(result.num_tokens) / seconds}})
               << std::endl;
     return;
   }
@@ -75,7 +76,7 @@ void eval_tokens(const EvalArguments& arguments) {
   for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(concat("logits_", i), logits[i]);
   write_safetensors(arguments.logits, named);
   if (arguments.json) {
-    std::cout << nlohmann::json{{"logits", arguments.logits}, {"prompts", logits.size()}}.dump() << std::endl;
+    std::cout << json_text({{"logits", arguments.logits}, {"prompts", logits.size()}}) << std::endl;
   } else {
     std::cout << "wrote the logits of " << logits.size() << " prompts to " << arguments.logits << std::endl;
   }
@@ -88,6 +89,10 @@ void run_eval(const EvalArguments& arguments) {
   }
   if (ids != !arguments.logits.empty()) {
     throw UserError(Mistake{"motley eval", "--tokens and --logits together", "one of them", {}});
+  }
+  if (ids && !arguments.of_text.empty()) {
+    throw UserError(
+        Mistake{arguments.of_text, "no such option with --tokens, where it has no effect", "it", {}});
   }
   text ? eval_text(arguments) : eval_tokens(arguments);
 }
@@ -104,16 +109,23 @@ void add_eval_command(CLI::App& app, std::function<void()>& action) {
                       "A JSON file: a list of lists of token ids, or of objects with one under \"prompt\"");
   command->add_option("--logits", arguments->logits,
                       "Where the logits of --tokens go: a safetensors file with logits_<i> [L, V] in fp32");
-  command->add_option(
+  auto* window = command->add_option(
       "--window", arguments->options.window,
       "Predicted tokens a window, each seen without what came before it (default: the model's "
       "positions, at most 512)");
-  command->add_option("--max-windows", arguments->options.max_windows,
-                      "Evaluate this many windows, evenly spread over the text (default: all)");
-  command->add_option("--batch", arguments->options.batch_windows, "Windows in one forward pass")
-      ->capture_default_str();
+  auto* max_windows =
+      command->add_option("--max-windows", arguments->options.max_windows,
+                          "Evaluate this many windows, evenly spread over the text (default: all)");
+  auto* batch =
+      command->add_option("--batch", arguments->options.batch_windows, "Windows in one forward pass")
+          ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object as the last line of standard output");
-  command->callback([arguments, &action] { action = [arguments] { run_eval(*arguments); }; });
+  command->callback([arguments, window, max_windows, batch, &action] {
+    for (const CLI::Option* option : {window, max_windows, batch}) {
+      if (option->count() > 0 && arguments->of_text.empty()) arguments->of_text = option->get_name();
+    }
+    action = [arguments] { run_eval(*arguments); };
+  });
 }
 
 }  // namespace motley

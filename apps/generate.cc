@@ -1,12 +1,13 @@
 // `motley generate`: text or token ids that continue a prompt.
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/model_arguments.h"
+#include "motley/base/clock.h"
+#include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/log.h"
@@ -20,7 +21,7 @@ namespace {
 struct GenerateArguments {
   ModelArguments model;
   std::string prompt, tokens;
-  bool has_prompt = false;
+  bool has_prompt = false, has_seed = false;
   GenerateOptions options;
   bool json = false;
 };
@@ -37,13 +38,6 @@ std::vector<int64_t> end_tokens(const CausalLm& model) {
     throw UserError(Mistake{"config.json: eos_token_id", "an id or a list of ids", key->dump(), {}});
   }
 }
-
-struct Timer {
-  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-};
 
 void explain(const CausalLm& model, const Generated& generated) {
   if (generated.reason == StopReason::kMaxPositions) {
@@ -68,7 +62,7 @@ void generate_text(const GenerateArguments& arguments) {
   };
   if (!arguments.json) std::cout << arguments.prompt << std::flush;
   std::string text;
-  const Timer timer;
+  const double start = seconds_now();
   const auto generated =
       generate(*model, {tokenizer->encode(arguments.prompt)}, options, [&](size_t, int64_t token) {
         // A model may have more ids than its tokenizer; those stand for no text.
@@ -78,7 +72,7 @@ void generate_text(const GenerateArguments& arguments) {
         if (!arguments.json) std::cout << piece << std::flush;
         return true;
       });
-  const double seconds = timer.seconds();
+  const double seconds = seconds_now() - start;
   const Generated& one = generated.front();
   explain(*model, one);
   const double rate = static_cast<double>(one.tokens.size()) / seconds;
@@ -92,7 +86,7 @@ void generate_text(const GenerateArguments& arguments) {
                                  {"tokens", one.tokens},       {"stop", describe(one.reason)},
                                  {"seconds", seconds},         {"tokens_per_second", rate}};
   // A cut-off character is no valid UTF-8.
-  std::cout << result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+  std::cout << json_text(result) << std::endl;
 }
 
 void generate_ids(const GenerateArguments& arguments) {
@@ -100,9 +94,9 @@ void generate_ids(const GenerateArguments& arguments) {
   const auto model = arguments.model.load();
   GenerateOptions options = arguments.options;
   options.end_tokens = end_tokens(*model);
-  const Timer timer;
+  const double start = seconds_now();
   const auto generated = generate(*model, prompts, options);
-  const double seconds = timer.seconds();
+  const double seconds = seconds_now() - start;
   nlohmann::json tokens = nlohmann::json::array(), stops = nlohmann::json::array();
   for (const Generated& one : generated) {
     explain(*model, one);
@@ -122,6 +116,11 @@ void run_generate(const GenerateArguments& arguments) {
   const bool ids = !arguments.tokens.empty();
   if (arguments.has_prompt == ids) {
     throw UserError(Mistake{"motley generate", "either --prompt or --tokens", ids ? "both" : "neither", {}});
+  }
+  if (arguments.has_seed && arguments.options.sampling.temperature == 0) {
+    throw UserError(Mistake{"--seed",
+                            "no such option without --temperature: the likeliest token needs no chance", "it",
+                            "set a temperature above 0"});
   }
   ids ? generate_ids(arguments) : generate_text(arguments);
 }
@@ -145,10 +144,11 @@ void add_generate_command(CLI::App& app, std::function<void()>& action) {
   command->add_option("--top-k", options.sampling.top_k, "Draw from the k likeliest tokens (default: all)");
   command->add_option("--top-p", options.sampling.top_p,
                       "Draw from the fewest likeliest tokens whose probabilities reach p (default: 1)");
-  command->add_option("--seed", options.sampling.seed, "The same seed draws the same tokens")
-      ->capture_default_str();
+  auto* seed = command->add_option("--seed", options.sampling.seed, "The same seed draws the same tokens")
+                   ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object as the last line of standard output");
-  command->callback([arguments, prompt, &action] {
+  command->callback([arguments, prompt, seed, &action] {
+    arguments->has_seed = seed->count() > 0;
     arguments->has_prompt = prompt->count() > 0;
     action = [arguments] { run_generate(*arguments); };
   });

@@ -1,8 +1,6 @@
 #include "apps/machine.h"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
-#include <sched.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -16,6 +14,8 @@
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/format.h"
+#include "motley/base/processors.h"
+#include "motley/infer/threads.h"
 #include "motley/kernels/cpu/families.h"
 
 namespace motley {
@@ -49,29 +49,17 @@ std::vector<std::string> instruction_sets() {
   return known;
 }
 
-int processors_of_this_process() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : at::get_num_threads();
-}
-
 uint64_t kibibytes(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10) * 1024; }
-
-// A container may allow less than the machine has; 0 without such a limit.
-uint64_t number_in(const fs::path& file) {
-  std::ifstream in(file);
-  uint64_t value = 0;
-  return in >> value ? value : 0;
-}
 
 void read_memory(Machine& machine) {
   machine.memory_total = kibibytes(field("/proc/meminfo", "MemTotal"));
   machine.memory_available = kibibytes(field("/proc/meminfo", "MemAvailable"));
-  const uint64_t limit = number_in("/sys/fs/cgroup/memory.max");
-  if (limit == 0 || limit >= machine.memory_total) return;
-  machine.memory_total = limit;
-  const uint64_t used = std::min(limit, number_in("/sys/fs/cgroup/memory.current"));
-  machine.memory_available = std::min(machine.memory_available, limit - used);
+  // A container may allow less than the machine has.
+  const GroupLimits limits = group_limits();
+  if (!limits.memory || *limits.memory >= machine.memory_total) return;
+  machine.memory_total = *limits.memory;
+  const uint64_t used = std::min(*limits.memory, limits.memory_used.value_or(0));
+  machine.memory_available = std::min(machine.memory_available, *limits.memory - used);
 }
 
 std::vector<std::string> gpus() {
@@ -114,14 +102,14 @@ Machine examine_machine() {
   Machine machine;
   machine.cpu = field("/proc/cpuinfo", "model name");
   if (machine.cpu.empty()) machine.cpu = "unknown";
-  machine.num_processors = processors_of_this_process();
+  machine.num_processors = usable_processors();
   machine.instruction_sets = instruction_sets();
   read_memory(machine);
   for (const auto& family : kernels::cpu_families()) {
     machine.families.push_back(
         {family.name, family.instructions, family.available, family.name == kernels::cpu_family().name});
   }
-  machine.threads = environment().num_threads.value_or(at::get_num_threads());
+  machine.threads = static_cast<int>(use_threads());
   machine.torch = TORCH_VERSION;
   machine.gpus = gpus();
   machine.built_with_cuda = kBuiltWithCuda;

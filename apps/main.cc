@@ -21,12 +21,19 @@ int report(ExitCode code, std::string_view message) {
   return code;
 }
 
-// Checks of options and shapes say "[operator] expected ..."; whatever else libtorch throws is ours, except
-// for a lack of memory.
+// What a user can ask for is checked before operators see it: what libtorch throws is ours, but for a lack of
+// memory.
 int report(const c10::Error& error) {
   const std::string message = error.what_without_backtrace();
-  const bool mistake = message.starts_with('[') || message.find("can't allocate memory") != std::string::npos;
-  return report(mistake ? kMistake : kFailed, message);
+  const bool no_memory = message.find("can't allocate memory") != std::string::npos;
+  return report(no_memory ? kMistake : kFailed, message);
+}
+
+// A result that did not arrive is no success: on a full disk, say.
+int check_output(int code) {
+  std::cout.flush();
+  if (std::cout.good() || code != kDone) return code;
+  return report(kMistake, "cannot write standard output; what was printed is not complete");
 }
 
 int run(const std::function<void()>& action) {
@@ -70,7 +77,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error, std::cout, std::cerr) == 0 ? kDone : kMistake;
+    return check_output(app.exit(error, std::cout, std::cerr) == 0 ? kDone : kMistake);
   }
-  return run(action);
+  return check_output(run(action));
 }

@@ -1,13 +1,11 @@
 // The options of every command that takes a model.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
-#include "motley/base/env.h"
+#include "motley/infer/threads.h"
 #include "motley/models/registry.h"
 #include "motley/ops/device.h"
 
@@ -24,7 +22,7 @@ struct ModelArguments {
   }
 
   std::unique_ptr<CausalLm> load() const {
-    if (const auto threads = environment().num_threads) at::set_num_threads(*threads);
+    use_threads();
     LoadOptions options;
     options.device = parse_device(device, "--device");
     if (!dtype.empty()) options.dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat;

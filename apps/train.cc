@@ -22,8 +22,9 @@ struct TrainCommand {
 void run_train(const TrainCommand& command) {
   nlohmann::json json = read_json_file(command.config);
   apply_settings(json, command.settings);
-  if (!command.data.empty()) apply_setting(json, "data.path=" + nlohmann::json(command.data).dump());
-  if (!command.device.empty()) apply_setting(json, "train.device=" + nlohmann::json(command.device).dump());
+  if (!command.data.empty() && json.is_object())
+    json["data"]["path"] = command.data;  // any bytes, as paths are
+  if (!command.device.empty()) apply_setting(json, "train.device=" + json_text(command.device));
   const TrainSummary summary = train_run(parse_run_config(json, command.config), command.out);
   if (summary.validation_loss) {
     log_info("validation loss ", format_decimal(*summary.validation_loss, 4), " nats a token after ",
@@ -32,7 +33,7 @@ void run_train(const TrainCommand& command) {
   if (!summary.model.empty()) {
     log_info("model: ", summary.model.string(), ", report: ", (summary.run / "report.html").string());
   }
-  if (command.json) std::cout << to_json(summary).dump() << std::endl;
+  if (command.json) std::cout << json_text(to_json(summary)) << std::endl;
   if (summary.signal != 0) throw ExitWith{128 + summary.signal};
 }
 

@@ -33,7 +33,7 @@ class MetricsWindow {
   double worst_balance() const;
 
   // The fields of a "train" line: loss, losses, grad_norm, tokens_per_second, and for each MoE layer its
-  // index, load (share of tokens that chose each slot), ffn_experts_per_token and dropped (assignments a
+  // index, load (assignments a token that each slot kept), ffn_experts_per_token and dropped (assignments a
   // token).
   nlohmann::json metrics() const;
 

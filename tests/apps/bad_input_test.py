@@ -38,6 +38,15 @@ class Arguments(CommandTest):
         self.assertIn("CPU kernels", shown.stderr)
         self.assertEqual(shown.stdout, "")
 
+    def test_lost_output(self):
+        """What could not be printed was not done."""
+        for arguments in (["doctor", "--json"], ["--version"]):
+            with open("/dev/full", "w") as full:
+                command, environment = self.motley.command(*arguments)
+                result = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(result.returncode, 2, arguments)
+            self.assertIn("standard output", result.stderr)
+
     def test_bench(self):
         sizes = ("--tokens", 32, "--hidden", 64, "--width", 64, "--experts", 4)
         result = self.motley.run("bench", "operators", *sizes, "--json")
@@ -90,6 +99,41 @@ class Configuration(CommandTest):
         self.assert_mistake(self.motley.train(missing, "run"), missing)
         broken = self.motley.write("broken.json", '{"model": {},\n "data" 1}')
         self.assert_mistake(self.motley.train(broken, "run"), broken, "line 2")
+        huge = self.motley.write("huge.json", '{"train": {"learning_rate": 1e999}}')
+        self.assert_mistake(self.motley.train(huge, "run"), huge, "1e999")
+
+    def test_paths_of_any_bytes(self):
+        name = os.fsdecode(b"\xff.txt")
+        config = self.motley.write_config(train_steps=2, train_warmup_steps=0)
+        self.assert_mistake(self.motley.train(config, "run", "--data", self.motley.path(name)), "No such file")
+        self.assertFalse(os.path.exists(self.motley.path("run")))
+        data = self.motley.write(name, self.motley.read("text.txt"))
+        for _ in range(2):  # a new run, and one that is found
+            result = self.motley.train(config, "run", "--data", data, "--json")
+            self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_sizes_that_overflow(self):
+        self.check("train.batch_size", "4000000000000000000", train_batch_size=4000000000000000000)
+        self.check("train.gradient_accumulation", train_gradient_accumulation=10 ** 12)
+        self.check("data.sequence_length", data_sequence_length=10 ** 12)
+
+    def test_kernels_that_the_processor_has_not(self):
+        families = json.loads(self.motley.run("doctor", "--json").stdout)["cpu_kernels"]
+        missing = [family["name"] for family in families if not family["available"]]
+        if not missing:
+            self.skipTest("this processor has all of them")
+        os.environ["MOTLEY_CPU_KERNELS"] = missing[0]
+        self.addCleanup(os.environ.pop, "MOTLEY_CPU_KERNELS")
+        self.check(missing[0])
+
+    def test_memory_for_not_even_a_step(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+        config = self.motley.write_config(train_batch_size=1 << 16)
+        result = self.motley.train(config, "run", preexec_fn=limit)
+        self.assert_mistake(result, "memory")
+        self.assertFalse(os.path.exists(self.motley.path("run")))
 
     def test_set(self):
         config = self.motley.write_config()
@@ -115,6 +159,43 @@ class Data(CommandTest):
 
     def test_missing_path(self):
         self.assert_mistake(self.motley.train(self.motley.write_config(data_path=None), "run"), "data.path", "--data")
+
+
+class Model(CommandTest):
+    """Options of eval and generate; the model is a short run's."""
+
+    def setUp(self):
+        super().setUp()
+        config = self.motley.write_config(train_steps=6, train_eval_every=0, train_sample_every=0)
+        result = self.motley.train(config, "run")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_options_without_effect(self):
+        run, cases = self.motley.path("run"), self.motley.write("cases.json", "[[1, 2]]")
+        logits = self.motley.path("l.safetensors")
+        for option, value in (("--window", 4), ("--max-windows", 7), ("--batch", 0)):
+            result = self.motley.run("eval", run, "--tokens", cases, "--logits", logits, option, value)
+            self.assert_mistake(result, option, "--tokens")
+        self.assertFalse(os.path.exists(logits))
+        self.assert_mistake(self.motley.run("generate", run, "--prompt", "a", "--seed", 3), "--seed", "--temperature")
+
+    def test_more_tokens_than_there_are_numbers(self):
+        result = self.motley.run("generate", self.motley.path("run"), "--prompt", "the ", "--max-new-tokens", 2 ** 63 - 1, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        answer = json.loads(result.stdout.splitlines()[-1])
+        self.assertEqual(answer["stop"], "max_positions")
+        self.assertEqual(len(answer["tokens"]), 61)
+
+    def test_weights_that_are_not_finite(self):
+        path = self.motley.path("run/model/model.safetensors")
+        content = self.motley.read("run/model/model.safetensors")
+        begin = 8 + int.from_bytes(content[:8], "little")
+        with open(path, "wb") as file:
+            file.write(content[:begin] + b"\xff" * (len(content) - begin))
+        for command in (["generate", "--prompt", "a"], ["eval", "--data", self.motley.text]):
+            result = self.motley.run(command[0], self.motley.path("run"), *command[1:])
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertIn("nan", result.stderr)
 
 
 class RunFolder(CommandTest):
@@ -149,6 +230,30 @@ class RunFolder(CommandTest):
         self.assert_mistake(result, "train.learning_rate", "0.1", "0.003")
         self.assertEqual(self.motley.files("run"), before)
 
+    def test_metrics_that_lost_bytes(self):
+        """As after a power cut: the run goes on, with a warning and lines that can be read."""
+        self.finish()
+        whole = self.motley.metrics("run")
+        for size in (500, 0, None):
+            self.unfinish()
+            path = self.motley.path("run/metrics.jsonl")
+            os.remove(path) if size is None else os.truncate(path, size)
+            result = self.motley.train(self.config, "run")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("metrics.jsonl: expected", result.stderr)
+            self.assertEqual(self.motley.metrics("run")[0], whole[0])
+            self.assertEqual(self.motley.metrics("run")[-1], whole[-1])
+
+    def test_report_that_cannot_be_written(self):
+        self.finish()
+        self.unfinish()
+        os.remove(self.motley.path("run/report.html"))
+        os.makedirs(self.motley.path("run/report.html"))
+        result = self.motley.train(self.config, "run")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("no new report", result.stderr)
+        self.assertTrue(os.path.exists(self.motley.path("run/model")))
+
     def test_other_text(self):
         self.finish()
         self.unfinish()
@@ -171,7 +276,7 @@ class RunFolder(CommandTest):
         self.finish()
         self.unfinish()
         for step in self.motley.steps("run"):
-            self.motley.write(f"run/checkpoints/step_{step}/trainer.json", '{"format": "another program"}')
+            self.motley.write(f"run/checkpoints/step_{step}/trainer.json", '{"format": "another program", "window": null}')
         before = self.motley.files("run")
         result = self.motley.train(self.config, "run")
         self.assert_mistake(result, "trainer.json", "remove them")

@@ -56,7 +56,7 @@ class Motley:
 
     def run(self, *arguments, threads=1, **options):
         command, environment = self.command(*arguments, threads=threads)
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=300, **options)
 
     def start(self, *arguments, threads=1):
         command, environment = self.command(*arguments, threads=threads)

@@ -107,8 +107,14 @@ class Resume(CommandTest):
         result = self.finish(config, "run")
         self.assertLess(result["step"], 100_000)
         self.assertTrue(os.path.exists(self.motley.path("run/model/model.safetensors")))
-        # A later limit goes on with the same run.
-        longer = self.finish(self.motley.write_config(train_steps=100_000, train_max_minutes=0.04), "run")
+        # A later limit goes on with the same run, whose first end is then no model of it any more.
+        process = self.motley.start("train", self.motley.write_config(train_steps=100_000, train_max_minutes=1),
+                                    "--out", self.motley.path("run"))
+        self.assertTrue(self.motley.wait_for(f"run/checkpoints/step_{result['step'] // 10 * 10 + 20}"))
+        code, errors = self.motley.stop(process)
+        self.assertEqual(code, 128 + signal.SIGTERM, errors)
+        self.assertFalse(os.path.exists(self.motley.path("run/model")))
+        longer = self.finish(self.motley.write_config(train_steps=100_000, train_max_minutes=0.1), "run")
         self.assertGreater(longer["step"], result["step"])
 
     def test_keeps_the_last_and_the_best(self):
