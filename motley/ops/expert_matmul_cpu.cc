@@ -58,7 +58,7 @@ at::Tensor expert_matmul_cpu(const at::Tensor& x, const at::Tensor& weight, cons
   if (transpose_weight) {
     const auto ranges = row_ranges(expert_offset, place_of_expert,
                                    kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
-                                   kernels::kFewRows);
+                                   kernels::spare_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())));
     multiply(x, weight, bias, row_assignment, ranges, top_k, by_token, y);
   } else {
     const auto ranges = row_ranges(expert_offset, place_of_expert, kTransposedRows);

@@ -131,19 +131,20 @@ void expert_rows_cpu(const at::Tensor& x, const at::Tensor& row_assignment, cons
                      const OptionalTensor& gate_up_bias, const OptionalTensor& down_bias,
                      const OptionalTensor& place_of_expert, int64_t activation, double alpha, double limit,
                      const at::Tensor& rows, const OptionalTensor& hidden) {
-  const Forward forward{kernels::cpu_kernels(),
-                        kernel_type(x.scalar_type()),
-                        row_source(x, row_assignment, top_k, true),
-                        gate_up,
-                        down,
-                        gate_up_bias,
-                        down_bias,
-                        activation_spec(activation, alpha, limit),
-                        rows.mutable_data_ptr(),
-                        hidden ? hidden->mutable_data_ptr() : nullptr,
-                        row_ranges(expert_offset, place_of_expert,
-                                   kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
-                                   kernels::kFewRows)};
+  const Forward forward{
+      kernels::cpu_kernels(),
+      kernel_type(x.scalar_type()),
+      row_source(x, row_assignment, top_k, true),
+      gate_up,
+      down,
+      gate_up_bias,
+      down_bias,
+      activation_spec(activation, alpha, limit),
+      rows.mutable_data_ptr(),
+      hidden ? hidden->mutable_data_ptr() : nullptr,
+      row_ranges(expert_offset, place_of_expert,
+                 kernels::block_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())),
+                 kernels::spare_rows(kernels::cpu_kernels(), kernel_type(x.scalar_type())))};
   if (forward.parts(forward.expert_width()) == 1) {
     run_whole(forward);
   } else {

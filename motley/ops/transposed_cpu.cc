@@ -11,7 +11,7 @@ using kernels::Arena;
 using kernels::kMaxLanes;
 
 namespace {
-// Columns of a task: while one panel of them is used, the next is fetched.
+// Least columns of a task: while one panel of them is used, the next is fetched.
 constexpr int64_t kPart = 4 * kMaxLanes;
 
 void start_from_bias(const kernels::CpuKernels& cpu, kernels::DType type, const void* bias, int count,
@@ -28,7 +28,11 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
   const auto type = product.rows.type;
   const int64_t depth = product.weight->size(1);
   const int64_t columns = product.weight->size(2);
-  const int64_t parts = (columns + kPart - 1) / kPart;
+  // Tasks begin with a panel, so that panels are the same however many tasks there are.
+  const int64_t wanted = column_parts(static_cast<int64_t>(ranges.size()), columns, kPart);
+  const int64_t width =
+      std::max<int64_t>(1, (columns + wanted * kMaxLanes - 1) / (wanted * kMaxLanes)) * kMaxLanes;
+  const int64_t parts = (columns + width - 1) / width;
   const auto panel_type = cpu.panel_type(type);
   const int64_t panel_size = kernels::panel_bytes(panel_type, depth, kernels::kMaxVectors);
   // Gathered rows are copied where the family wants them equally spaced; one cache line apart from a
@@ -40,8 +44,8 @@ void run_transposed(const std::vector<RowRange>& ranges, const TransposedProduct
   run_tasks(static_cast<int64_t>(ranges.size()) * parts, scratch_bytes, [&](int64_t task, void* scratch) {
     const RowRange& range = ranges[task / parts];
     const void* weight = place_data(*product.weight, range.place);
-    const int64_t first = task % parts * kPart;
-    const int64_t last = std::min(columns, first + kPart);
+    const int64_t first = task % parts * width;
+    const int64_t last = std::min(columns, first + width);
     Arena arena(scratch);
     void* packed = arena.take(panel_size);
     void* converted = arena.take(kernels::kMultiplyScratch);

@@ -19,7 +19,8 @@ Sums take_sums(Arena& arena) {
   return {tile, arena.take_floats(kFewFloats)};
 }
 
-int few_of(int num_rows) {
+int few_of(const CpuKernels& kernels, DType type, int num_rows) {
+  if (spare_rows(kernels, type) == 0) return num_rows <= kFewRowsBesideTiles ? num_rows : 0;
   const int rest = num_rows % kVectorLanes;
   return rest <= kFewRows ? rest : 0;
 }
@@ -82,7 +83,7 @@ void store_few(const CpuKernels& kernels, const BlockInput& x, const float* few,
 
 BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_rows) {
   BlockInput input;
-  input.few_rows = few_of(num_rows);
+  input.few_rows = few_of(kernels, type, num_rows);
   input.panel_rows = num_rows - input.few_rows;
   for (int first = 0; first < input.panel_rows; first += kMaxLanes) {
     input.panels[input.num_panels] =

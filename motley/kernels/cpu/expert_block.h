@@ -13,12 +13,17 @@ constexpr int kTileColumns = 96;
 // small block, and those of a larger one that would leave half of a panel's last vector empty.
 constexpr int kFewRows = 8;
 constexpr int kMaxBlockRows = kMaxBlockPanels * kMaxLanes + kFewRows;
-// Most rows of a block in panels, kFewRows not counted.
+// Tiles take half-empty vectors in their stride: there only blocks that wait for memory are dot products.
+constexpr int kFewRowsBesideTiles = 4;
+// Most rows of a block in panels, and how many more it may have.
 inline int block_rows(const CpuKernels& kernels, DType type) {
   return kernels.block_panels(type) * kMaxLanes;
 }
+inline int spare_rows(const CpuKernels& kernels, DType type) {
+  return kernels.wants_spaced_rows(kernels.panel_type(type)) ? 0 : kFewRows;
+}
 
-// Rows of one expert: at most block_rows() + kFewRows.
+// Rows of one expert: at most block_rows() + spare_rows().
 struct RowBlock {
   RowSource x;
   int64_t first;
