@@ -126,6 +126,12 @@ std::string join(const std::vector<std::string>& names) {
 
 }  // namespace
 
+std::string key_place(const std::string& source, std::string_view key) {
+  const bool object = source.ends_with('.');
+  if (key.empty()) return object ? source.substr(0, source.size() - 1) : source;
+  return source + (object ? "" : ": ") + std::string(key);
+}
+
 ConfigValues::ConfigValues(const json& object, std::string source, std::string path)
     : object_(&object), source_(std::move(source)), path_(std::move(path)) {
   if (!object.is_object()) fail("", "an object {...}", shown(object));
@@ -139,7 +145,7 @@ std::string ConfigValues::path_of(std::string_view key) const {
 void ConfigValues::fail(std::string_view key, const std::string& expected, const std::string& found,
                         const std::string& fix) const {
   const std::string path = path_of(key);
-  throw UserError(Mistake{path.empty() ? source_ : source_ + ": " + path, expected, found, fix});
+  throw UserError(Mistake{key_place(source_, path), expected, found, fix});
 }
 
 bool ConfigValues::has(std::string_view key) const {

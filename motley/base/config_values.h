@@ -18,6 +18,10 @@ struct Range {
 constexpr Range at_least(double min) { return {min, std::numeric_limits<double>::infinity()}; }
 constexpr Range between(double min, double max) { return {min, max}; }
 
+// What an error about `key` begins with. A source is a file, or an object in one, written with a dot at its
+// end: "c.json: steps" for the source "c.json", "c.json: model.num_experts" for "c.json: model.".
+std::string key_place(const std::string& source, std::string_view key);
+
 // Reads one JSON object. Every key asked for counts as known; finish() makes every other key an error that
 // names the nearest known one. Errors are UserError and carry the file and the dotted path of the key,
 // e.g. "configs/a.json: train.learning_rate: expected a number of at least 0, found -1".
@@ -31,7 +35,8 @@ constexpr Range between(double min, double max) { return {min, max}; }
 // A range holds a number, or every element of a list of numbers. `null` counts as absent.
 class ConfigValues {
  public:
-  // `object` must live as long as this. `source` names the file; `path` is the dotted path of the object.
+  // `object` must live as long as this. `source` names where it stands, see key_place(); `path` is the dotted
+  // path of the object from there.
   ConfigValues(const nlohmann::json& object, std::string source, std::string path = {});
 
   template <class T>

@@ -35,7 +35,7 @@ const ModelFamily& find_family(const nlohmann::json& config, const std::string& 
   }
   std::string known;
   for (const std::string& each : known_model_types()) known += (known.empty() ? "" : ", ") + each;
-  throw UserError(Mistake{source + ": model_type",
+  throw UserError(Mistake{key_place(source, "model_type"),
                           concat("one of ", known),
                           type != config.end() ? type->dump() : "no such key",
                           {}});
@@ -50,7 +50,8 @@ at::ScalarType choose_dtype(const nlohmann::json& config, const std::string& sou
   if (key != config.end() && !key->is_null()) {
     if (*key == "float32" || *key == "float16") return at::kFloat;
     if (*key == "bfloat16") return at::kBFloat16;
-    throw UserError(Mistake{source + ": torch_dtype", "float32, bfloat16 or float16", key->dump(), {}});
+    throw UserError(
+        Mistake{key_place(source, "torch_dtype"), "float32, bfloat16 or float16", key->dump(), {}});
   }
   for (const std::string& name : files.names()) {
     const at::ScalarType dtype = files.tensor(name).scalar_type();
@@ -61,7 +62,7 @@ at::ScalarType choose_dtype(const nlohmann::json& config, const std::string& sou
 
 void check_dtype(at::ScalarType dtype) {
   if (dtype != at::kFloat && dtype != at::kBFloat16) {
-    throw UserError(Mistake{"dtype", "float32 or bfloat16", c10::toString(dtype), {}});
+    throw UserError(Mistake{"dtype", "fp32 or bf16", c10::toString(dtype), {}});
   }
 }
 
@@ -109,8 +110,7 @@ std::unique_ptr<CausalLm> load_model(const fs::path& path, const LoadOptions& op
 }
 
 std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
-                                     bool fp32_expert_gradients) {
-  const std::string source = "model";
+                                     bool fp32_expert_gradients, const std::string& source) {
   const ModelFamily& family = find_family(config, source);
   check_dtype(dtype);
   auto model = family.build(config, source, {dtype, fp32_expert_gradients});

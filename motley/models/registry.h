@@ -33,9 +33,11 @@ std::vector<std::string> known_model_types();
 std::unique_ptr<CausalLm> load_model(const std::filesystem::path& path, const LoadOptions& options = {});
 
 // A fresh model, randomly initialised; the same seed gives the same bits with any number of threads.
-// dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json.
+// dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json; `source` names it in
+// errors, see key_place().
 std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
-                                     bool fp32_expert_gradients = false);
+                                     bool fp32_expert_gradients = false,
+                                     const std::string& source = "config.json");
 
 // Writes config.json and model.safetensors (or shards and their index) into `folder`, under the names
 // the family publishes. Each file is atomic; write into an AtomicFolder to make the whole atomic.

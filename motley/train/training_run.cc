@@ -48,7 +48,8 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
     saved_step_ = state_.step;
     model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype, sums_in_fp32});
   } else {
-    model_ = make_model(config_.model, options_.seed, options_.dtype, sums_in_fp32);
+    model_ =
+        make_model(config_.model, options_.seed, options_.dtype, sums_in_fp32, place_of(config_, "model."));
   }
   if (!device.is_cpu()) use_deterministic_algorithms();
   model_->to(device);

@@ -62,9 +62,20 @@ class Configuration(CommandTest):
         self.assert_mistake(result, *parts)
         self.assertFalse(os.path.exists(self.motley.path("run")))
 
+    def test_errors_name_file_and_key(self):
+        """c.json: model.num_expert: ..., whoever finds the mistake."""
+        changes = dict(model_num_expert=4, model_num_experts_per_tok=8, model_model_type="motly", model_hidden_size="x",
+                       model_vocab_size=255, model_capacity_factor=-1, data_sequence_length=65, train_steps=0,
+                       train_sample_prompt="x" * 100)
+        for change, value in changes.items():
+            config = self.motley.write_config(**{change: value})
+            key = change.replace("_", ".", 1)
+            result = self.motley.train(config, "run")
+            self.assert_mistake(result, f"motley: error: {config}: {key}: expected ")
+
     def test_unknown_keys_name_the_nearest(self):
         self.check("train.learning_rat", "learning_rate", train_learning_rat=1)
-        self.check("num_expert", "num_experts", model_num_expert=4)
+        self.check("config.json: model.num_expert: ", "num_experts", model_num_expert=4)
         self.check("data.seqence_length", "sequence_length", data_seqence_length=4)
 
     def test_contradictions(self):
@@ -74,7 +85,7 @@ class Configuration(CommandTest):
 
     def test_missing_keys(self):
         self.check("train.steps", train_steps=None)
-        self.check("num_experts", model_num_experts=None)
+        self.check("config.json: model.num_experts: ", model_num_experts=None)
 
     def test_top_k_larger_than_the_slots(self):
         self.check("num_experts_per_tok", "7", model_num_experts_per_tok=8)

@@ -102,6 +102,18 @@ TEST(ConfigValues, UnknownKeysAreErrorsWithTheNearestKnownOne) {
   EXPECT_NO_THROW(train.finish());
 }
 
+TEST(ConfigValues, ASourceMayBeAnObjectInAFile) {
+  const json object = {{"num_expert", 3}, {"gate", {{"x", 1}}}};
+  ConfigValues values(object, "c.json: model.");
+  values.optional<int>("num_experts", 1);
+  EXPECT_EQ(error_of([&] { values.section("gate").finish(); }).rfind("c.json: model.gate.x: expected", 0),
+            0u);
+  EXPECT_EQ(error_of([&] { values.finish(); }).rfind("c.json: model.num_expert: expected a known key", 0),
+            0u);
+  EXPECT_EQ(error_of([] { ConfigValues(json::array(), "c.json: model."); }),
+            "c.json: model: expected an object {...}, found []");
+}
+
 TEST(ConfigValues, SectionsMustBeObjects) {
   const json object = {{"train", 3}};
   ConfigValues values(object, "a.json");

@@ -115,7 +115,7 @@ MoeLayerOptions read_moe_options(ConfigValues& values) {
   try {
     check(whole);
   } catch (const UserError& error) {
-    throw UserError(concat(values.source(), ": ", error.what()));
+    throw UserError(key_place(values.source(), error.what()));
   }
   return options;
 }
