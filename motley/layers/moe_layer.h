@@ -26,6 +26,7 @@ class MoeLayer : public MoeBlock {
     // What is added to the experts' sums where the token lives [T, D] fp32, or undefined: the
     // zero-computation experts' part. Others may add theirs before compute (a shared expert).
     at::Tensor local;
+    bool zero_experts_last = false;  // their part is still to come, in one pass with the sum of rows
   };
 
   // Throws c10::Error unless the gate's slots are the store's experts and the zero-computation ones.
@@ -49,6 +50,8 @@ class MoeLayer : public MoeBlock {
   void visit(const std::string& prefix, const TensorVisitor& visitor) override;
 
  private:
+  bool sums_in_one_pass(const at::Tensor& x) const;
+
   std::unique_ptr<Gate> gate_;
   std::unique_ptr<ExpertStore> store_;
   std::shared_ptr<Dispatcher> dispatcher_;

@@ -19,11 +19,14 @@ ZeroExperts make_zero_experts(const std::vector<ZeroExpertKind>& kinds, int64_t 
   return experts;
 }
 
+bool computes_anything(const ZeroExperts& experts) {
+  return std::any_of(experts.kinds.begin(), experts.kinds.end(),
+                     [](ZeroExpertKind kind) { return kind != ZeroExpertKind::kZero; });
+}
+
 at::Tensor zero_expert_part(const at::Tensor& x, const Routing& routing, int64_t num_experts,
                             const ZeroExperts& experts) {
-  const bool any = std::any_of(experts.kinds.begin(), experts.kinds.end(),
-                               [](ZeroExpertKind kind) { return kind != ZeroExpertKind::kZero; });
-  if (!any) return {};
+  if (!computes_anything(experts)) return {};
   const Part part("zero-computation experts");
   return ops::zero_experts(x, routing.slots, routing.weights, num_experts, experts);
 }

@@ -38,6 +38,27 @@ void add_wave(at::Tensor& sum, const at::Tensor& part) {
   }
 }
 
+// The rows of all experts, and H where `hidden` asks for it.
+at::Tensor all_waves(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source, at::Tensor* hidden) {
+  at::Tensor rows;
+  const int num_waves = checked_num_waves(source);
+  for (int index = 0; index < num_waves; ++index) {
+    with_wave(source, index, Pass::kForward, [&](const ExpertWeights& weights) {
+      if (!rows.defined()) {
+        const std::array sizes = {plan.max_rows(), x.size(1)};
+        // Only an expert that is nowhere, or a row that is nobody's, leaves rows unwritten.
+        rows =
+            weights.place_of_expert.defined() ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
+        if (hidden != nullptr) {
+          *hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
+        }
+      }
+      expert_rows(x, plan, weights, rows, hidden != nullptr ? *hidden : at::Tensor());
+    });
+  }
+  return rows;
+}
+
 }  // namespace
 
 ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights,
@@ -54,21 +75,12 @@ ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_
     });
     return {y, hidden};
   }
-  for (int index = 0; index < num_waves; ++index) {
-    with_wave(source, index, Pass::kForward, [&](const ExpertWeights& weights) {
-      if (!rows.defined()) {
-        const std::array sizes = {plan.max_rows(), x.size(1)};
-        // Only an expert that is nowhere, or a row that is nobody's, leaves rows unwritten.
-        rows =
-            weights.place_of_expert.defined() ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
-        if (keep_hidden) {
-          hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
-        }
-      }
-      expert_rows(x, plan, weights, rows, hidden);
-    });
-  }
+  rows = all_waves(x, plan, source, keep_hidden ? &hidden : nullptr);
   return {token_sum(rows, gate_weights, plan, out_dtype), hidden};
+}
+
+at::Tensor compute_expert_rows(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source) {
+  return all_waves(x, plan, source, nullptr);
 }
 
 ExpertFfnGradients compute_expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x,

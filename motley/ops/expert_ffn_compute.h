@@ -16,6 +16,9 @@ ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_
                                     const RoutingPlan& plan, WeightSource& source, at::ScalarType out_dtype,
                                     bool keep_hidden);
 
+// The experts' unweighted rows [max_rows, D] over all waves.
+at::Tensor compute_expert_rows(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source);
+
 struct ExpertFfnGradients {
   at::Tensor dx;             // [T, D] in x's dtype
   at::Tensor dgate_weights;  // [T, K] fp32

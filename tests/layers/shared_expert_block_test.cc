@@ -1,5 +1,6 @@
 #include "motley/layers/shared_expert_block.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 
 #include "tests/layers/layer_support.h"
@@ -30,10 +31,11 @@ TEST(SharedExpertBlock, AddsTheSharedExpertToTheRoutedOnes) {
     input.x = at::randn({20, 10}).to(dtype);
     const auto [y, routing] = block->forward(input);
     EXPECT_EQ(y.scalar_type(), dtype);
-    expect_close(y,
-                 reference_forward(input.x, routing, options, tensors)
-                     .add(shared_reference(input.x, tensors, "mlp.shared_experts.")),
-                 dtype == at::kFloat ? 1e-5 : 2e-2);
+    const at::Tensor expected = reference_forward(input.x, routing, options, tensors)
+                                    .add(shared_reference(input.x, tensors, "mlp.shared_experts."));
+    expect_close(y, expected, dtype == at::kFloat ? 1e-5 : 2e-2);
+    const at::NoGradGuard inference;
+    expect_close(block->forward(input).first, expected, dtype == at::kFloat ? 1e-5 : 2e-2);
   }
 }
 
