@@ -6,21 +6,20 @@
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/format.h"
+#include "motley/infer/threads.h"
 #include "motley/kernels/cpu/families.h"
 
 namespace motley {
 
 void BenchArguments::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "Threads (default: MOTLEY_THREADS, or all processors)")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, kMaxThreads));
   command.add_option("--device", device, "Where to measure: cpu, cuda or cuda:<n>")->capture_default_str();
   command.add_flag("--json", json, "Print one JSON object on standard output");
 }
 
 int BenchArguments::use_threads() const {
-  const int wanted = threads > 0 ? threads : environment().num_threads.value_or(0);
-  if (wanted > 0) at::set_num_threads(wanted);
-  return at::get_num_threads();
+  return motley::use_threads(threads);
 }
 
 void add_size(CLI::App& command, const char* name, int64_t& value, const char* what) {

@@ -109,7 +109,7 @@ Machine examine_machine() {
     machine.families.push_back(
         {family.name, family.instructions, family.available, family.name == kernels::cpu_family().name});
   }
-  machine.threads = static_cast<int>(use_threads());
+  machine.threads = choose_threads();
   machine.torch = TORCH_VERSION;
   machine.gpus = gpus();
   machine.built_with_cuda = kBuiltWithCuda;

@@ -9,11 +9,14 @@
 
 namespace motley {
 
-int64_t use_threads(int64_t wanted) {
-  if (wanted == 0) wanted = environment().num_threads.value_or(0);
-  // OMP_NUM_THREADS may ask for fewer than there are processors.
-  if (wanted == 0) wanted = std::min(at::get_num_threads(), usable_processors());
-  at::set_num_threads(static_cast<int>(wanted));
+int choose_threads(int64_t wanted) {
+  if (wanted > 0) return static_cast<int>(wanted);
+  if (const auto set = environment().num_threads) return *set;
+  return std::min(at::get_num_threads(), usable_processors());  // OMP_NUM_THREADS may ask for fewer
+}
+
+int use_threads(int64_t wanted) {
+  at::set_num_threads(choose_threads(wanted));
   return at::get_num_threads();
 }
 
