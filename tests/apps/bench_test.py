@@ -54,6 +54,24 @@ class Bench(CommandTest):
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertIn("--tokens", result.stderr)
 
+    def test_gating_doubles_batches_until_the_best(self):
+        sizes = ("--tokens", "16", "--experts", "8", "--hidden", "16", "--width", "16", "--seconds", "0")
+        figures = self.bench("gating", *sizes, "--capacity", "0.5", "--batches")
+        for layer in ("static", "dynamic"):
+            tokens = [row["tokens"] for row in figures[layer]]
+            self.assertGreaterEqual(len(tokens), 2)
+            self.assertEqual(tokens, [16 << i for i in range(len(tokens))])
+        best = [max(row["tokens_per_second"] for row in figures[layer]) for layer in ("dynamic", "static")]
+        self.assertAlmostEqual(figures["speedup_at_best_batch"], best[0] / best[1], places=6)
+
+    def test_devices_that_are_not_there_are_named(self):
+        for device in ("tpu", "cuda:99", "cuda:x"):
+            for command in ("gating", "zero-experts", "operators"):
+                result = self.motley.run("bench", command, "--device", device)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertIn("--device", result.stderr)
+                self.assertIn(device, result.stderr)
+
 
 if __name__ == "__main__":
     main()
