@@ -62,6 +62,10 @@ compile_cuda() {
     say "no nvcc: the CUDA code is not compiled"
     return
   fi
+  if [ ! -e "$TORCH_ROOT/lib/libtorch_cuda.so" ]; then
+    say "torch in $TORCH_ROOT has no CUDA: the CUDA code is not compiled"
+    return
+  fi
   install_cutlass
   configure cuda -DMOTLEY_NVCC="$nvcc" -DMOTLEY_TESTS=ON
   build cuda motley_cuda_code

@@ -93,9 +93,24 @@ TEST(MotleyConfig, RefusesContradictions) {
   EXPECT_THAT(error_with("capacity_unit", "tokens"), HasSubstr("capacity_factor"));
   EXPECT_THAT(error_with("capacity_in_inference", true), HasSubstr("capacity_factor"));
   EXPECT_THAT(error_with("moe_gating", "static"), HasSubstr("capacity_factor"));
-  EXPECT_THAT(error_with("zero_expert_types", nlohmann::json::array()), HasSubstr("tau"));
-  EXPECT_THAT(error_with("gate_norm_std", 2.0), HasSubstr("gate_norm_std"));
+  EXPECT_THAT(error_with("zero_expert_types", nlohmann::json::array()),
+              HasSubstr("a.json: zero_expert_tau: expected 1, for it has no effect"));
+  EXPECT_EQ(error_with("gate_norm_std", 2.0),
+            "a.json: gate_norm_std: expected no such key with gate_type softmax, found 2; it belongs to "
+            "gate_type standardised_softmax");
+  EXPECT_EQ(
+      error_with("intermediate_size", 32),
+      "a.json: intermediate_size: expected no such key where every layer is sparse, found 32; leave it out");
   EXPECT_THAT(error_with("hidden_size", "wide"), HasSubstr("hidden_size"));
+}
+
+// Rules of the gate's own are told in the configuration's words.
+TEST(MotleyConfig, NamesKeysNotFields) {
+  nlohmann::json config = small_config();
+  config.erase("zero_expert_tau");
+  config.update({{"zero_expert_types", {"copy"}}, {"norm_topk_prob", true}, {"norm_topk_except_zero", true}});
+  EXPECT_THAT(user_error([&] { parse_motley_config(config, "a.json"); }),
+              HasSubstr("a.json: norm_topk_except_zero: expected at least one zero expert"));
 }
 
 TEST(MotleyConfig, DenseModelsNeedNoExperts) {
@@ -108,9 +123,13 @@ TEST(MotleyConfig, DenseModelsNeedNoExperts) {
                                  {"mlp_layer_types", {"dense"}},
                                  {"max_position_embeddings", 8}};
   EXPECT_EQ(parse_motley_config(config, "a.json").dense_width, 32);
-  nlohmann::json more = config;
-  more["num_experts"] = 4;
-  EXPECT_THAT(user_error([&] { parse_motley_config(more, "a.json"); }), HasSubstr("num_experts"));
+  for (const char* key : {"num_experts", "capacity_factor", "gate_norm_std", "gated_experts"}) {
+    nlohmann::json more = config;
+    more[key] = 4;
+    EXPECT_EQ(
+        user_error([&] { parse_motley_config(more, "a.json"); }),
+        concat("a.json: ", key, ": expected no such key where every layer is dense, found 4; leave it out"));
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
+#include "motley/models/decoder/decoder_config.h"
 #include "motley/ops/zero_experts.h"
 
 namespace motley {
@@ -75,22 +76,16 @@ DecoderOptions parse_moe_plus_plus_config(const nlohmann::json& config, const st
     values.fail("rope_scaling", "null", values.object().at("rope_scaling").dump());
 
   DecoderOptions options;
-  AttentionOptions& attention = options.attention;
   const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, 10'000));
   options.sparse.assign(num_layers, true);
   options.vocab_size = values.required<int64_t>("vocab_size", at_least(1));
   options.max_positions = values.required<int64_t>("max_position_embeddings", at_least(1));
-  attention.hidden_size = values.required<int64_t>("hidden_size", at_least(1));
-  attention.num_heads = values.required<int64_t>("num_attention_heads", at_least(1));
-  attention.num_kv_heads = values.optional<int64_t>("num_key_value_heads", attention.num_heads, at_least(1));
+  options.attention = read_attention_heads(values);
+  AttentionOptions& attention = options.attention;
   if (attention.hidden_size % (2 * attention.num_heads) != 0) {
     values.fail("num_attention_heads",
                 concat("heads of an even width in hidden_size ", attention.hidden_size),
                 concat(attention.num_heads));
-  }
-  if (attention.num_heads % attention.num_kv_heads != 0) {
-    values.fail("num_key_value_heads", concat("a divisor of num_attention_heads (", attention.num_heads, ")"),
-                concat(attention.num_kv_heads));
   }
   attention.head_dim = attention.hidden_size / attention.num_heads;
   options.rope_theta = values.optional<double>("rope_theta", 10000.0, at_least(1));

@@ -5,6 +5,7 @@
 
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
+#include "motley/models/decoder/decoder_config.h"
 #include "motley/models/motley/motley_moe_config.h"
 
 namespace motley {
@@ -45,14 +46,7 @@ std::vector<bool> read_layers(ConfigValues& values) {
 }
 
 AttentionOptions read_attention(ConfigValues& values) {
-  AttentionOptions attention;
-  attention.hidden_size = values.required<int64_t>("hidden_size", at_least(1));
-  attention.num_heads = values.required<int64_t>("num_attention_heads", at_least(1));
-  attention.num_kv_heads = values.optional<int64_t>("num_key_value_heads", attention.num_heads, at_least(1));
-  if (attention.num_heads % attention.num_kv_heads != 0) {
-    values.fail("num_key_value_heads", concat("a divisor of num_attention_heads (", attention.num_heads, ")"),
-                concat(attention.num_kv_heads));
-  }
+  AttentionOptions attention = read_attention_heads(values);
   if (!values.has("head_dim") && attention.hidden_size % attention.num_heads != 0) {
     values.fail("head_dim",
                 concat("a value, for hidden_size ", attention.hidden_size,
@@ -63,6 +57,14 @@ AttentionOptions read_attention(ConfigValues& values) {
       values.optional<int64_t>("head_dim", attention.hidden_size / attention.num_heads, at_least(1));
   if (attention.head_dim % 2 != 0) values.fail("head_dim", "an even number", concat(attention.head_dim));
   return attention;
+}
+
+// A key without effect is more likely a misunderstanding than a wish.
+void refuse(ConfigValues& values, std::string_view key, const char* where) {
+  if (values.has(key)) {
+    values.fail(key, concat("no such key where ", where), values.object().at(key).dump(), "leave it out");
+  }
+  values.know(key);
 }
 
 Activation read_activation(ConfigValues& values, bool gated) {
@@ -96,6 +98,10 @@ DecoderOptions parse_motley_config(const nlohmann::json& config, const std::stri
       std::find(options.sparse.begin(), options.sparse.end(), true) != options.sparse.end();
   const bool any_dense =
       std::find(options.sparse.begin(), options.sparse.end(), false) != options.sparse.end();
+  if (!any_sparse) {
+    for (const std::string& key : moe_keys()) refuse(values, key, "every layer is dense");
+    refuse(values, "gated_experts", "every layer is dense");
+  }
   const bool gated = !any_sparse || values.optional<bool>("gated_experts", true);
   if (!gated && any_dense) values.fail("gated_experts", "true where there are dense layers", "false");
   const Activation activation = read_activation(values, gated);
@@ -106,7 +112,7 @@ DecoderOptions parse_motley_config(const nlohmann::json& config, const std::stri
     options.dense_width = values.required<int64_t>("intermediate_size", at_least(1));
     options.dense_activation = activation;
   } else {
-    values.know("intermediate_size");
+    refuse(values, "intermediate_size", "every layer is sparse");
   }
   if (any_sparse) {
     options.moe = read_moe_options(values);

@@ -1,5 +1,9 @@
 #include "motley/models/motley/motley_moe_config.h"
 
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
 #include "motley/base/error.h"
 #include "motley/ops/zero_experts.h"
 
@@ -22,16 +26,33 @@ std::vector<ZeroExpertKind> read_zero_experts(ConfigValues& values) {
   return kinds;
 }
 
+// The gate's own rules (motley/routing/gate_options.cc) name its fields, a few of which have other keys.
+constexpr std::pair<std::string_view, std::string_view> kKeyOfField[] = {
+    {"tau:", "zero_expert_tau:"},
+    {"scoring:", "gate_type:"},
+    {"weight_normalisation:", "norm_topk_except_zero:"},
+    {"balance_loss_coef:", "router_aux_loss_coef:"},
+};
+std::string in_keys(std::string_view message) {
+  for (const auto& [field, key] : kKeyOfField) {
+    if (message.starts_with(field)) return concat(key, message.substr(field.size()));
+  }
+  return std::string(message);
+}
+
 void read_scoring(ConfigValues& values, GateOptions& gate) {
   const std::string type =
       values.choice("gate_type", {"softmax", "switch", "standardised_softmax"}, "softmax");
   if (type == "switch" && gate.num_experts_per_tok != 1) {
     values.fail("num_experts_per_tok", "1 with gate_type switch", concat(gate.num_experts_per_tok));
   }
+  gate.gate_norm_std = values.optional<double>("gate_norm_std", 1.0);
   if (type == "standardised_softmax") {
     gate.scoring = Scoring::kStandardisedSoftmax;
-    gate.gate_norm_std = values.optional<double>("gate_norm_std", 1.0);
     if (gate.gate_norm_std <= 0) values.fail("gate_norm_std", "a number above 0", concat(gate.gate_norm_std));
+  } else if (values.has("gate_norm_std")) {
+    values.fail("gate_norm_std", concat("no such key with gate_type ", type), concat(gate.gate_norm_std),
+                "it belongs to gate_type standardised_softmax");
   }
   const bool normalise = values.optional<bool>("norm_topk_prob", false);
   const bool except_zero = values.optional<bool>("norm_topk_except_zero", false);
@@ -85,6 +106,13 @@ void read_capacity(ConfigValues& values, GateOptions& gate) {
 
 }  // namespace
 
+std::set<std::string, std::less<>> moe_keys() {
+  const nlohmann::json least = {{"moe_intermediate_size", 1}, {"num_experts", 1}, {"num_experts_per_tok", 1}};
+  ConfigValues values(least, "");
+  read_moe_options(values);
+  return values.known();
+}
+
 MoeLayerOptions read_moe_options(ConfigValues& values) {
   MoeLayerOptions options;
   GateOptions& gate = options.gate;
@@ -109,13 +137,13 @@ MoeLayerOptions read_moe_options(ConfigValues& values) {
   }
   options.shared_expert_width = values.optional<int64_t>("shared_expert_intermediate_size", 0, at_least(0));
   options.shared_expert_gate = values.optional<bool>("shared_expert_gate", false);
-  // The rules between options are the gate's own; its field names are these keys, or stand beside them.
+  // The rules between options are the gate's own.
   GateOptions whole = gate;
   whole.hidden_size = 1;
   try {
     check(whole);
   } catch (const UserError& error) {
-    throw UserError(key_place(values.source(), error.what()));
+    throw UserError(key_place(values.source(), in_keys(error.what())));
   }
   return options;
 }
