@@ -1,9 +1,9 @@
 #include "tests/kernels/tile_model.h"
 
 #include <cstring>
+#include <stdexcept>
 
 #include "motley/base/concat.h"
-#include "motley/base/error.h"
 #include "motley/kernels/cpu/portable.h"
 #include "motley/kernels/cpu/tile_product.h"
 
