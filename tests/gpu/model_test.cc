@@ -17,16 +17,22 @@ namespace {
 
 using ModelOnGpu = OnGpu;
 
+std::unique_ptr<CausalLm> load_on_gpu(const std::filesystem::path& folder) {
+  LoadOptions options;
+  options.device = at::kCUDA;
+  return load_model(folder, options);
+}
+
 TEST_F(ModelOnGpu, GivesTheAuthorsLogitsOfMoePlusPlus) {
   const GoldenModel golden;
-  const auto model = load_model(golden.folder, {.device = at::kCUDA});
+  const auto model = load_on_gpu(golden.folder);
   const auto logits = prompt_logits(*model, golden.prompts);
   for (size_t i = 0; i < golden.prompts.size(); ++i) EXPECT_LT(golden.error(i, logits[i].cpu()), 1e-4) << i;
 }
 
 TEST_F(ModelOnGpu, ContinuesMoePlusPlusAsTheAuthorsDo) {
   const GoldenModel golden;
-  const auto model = load_model(golden.folder, {.device = at::kCUDA});
+  const auto model = load_on_gpu(golden.folder);
   GenerateOptions options;
   options.max_new_tokens = static_cast<int64_t>(golden.greedy[0].size());
   options.sampling.temperature = 0;
