@@ -18,9 +18,7 @@ void BenchArguments::add_to(CLI::App& command) {
   command.add_flag("--json", json, "Print one JSON object on standard output");
 }
 
-int BenchArguments::use_threads() const {
-  return motley::use_threads(threads);
-}
+int BenchArguments::use_threads() const { return motley::use_threads(threads); }
 
 void add_size(CLI::App& command, const char* name, int64_t& value, const char* what) {
   command.add_option(name, value, what)
