@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "motley/kernels/cuda/cuda_check.h"
@@ -54,10 +55,10 @@ class DeviceArray {
 // Counts failures; every check prints one line when it fails.
 struct Report {
   int passed = 0, failed = 0;
-  const char* name = "";
+  std::string name;
   bool check(bool good, const char* what) {
     good ? ++passed : ++failed;
-    if (!good) std::printf("FAILED %s: %s\n", name, what);
+    if (!good) std::printf("FAILED %s: %s\n", name.c_str(), what);
     return good;
   }
 };

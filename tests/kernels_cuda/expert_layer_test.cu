@@ -2,13 +2,13 @@
 // element; then the layer as a whole, which must give the same bits.
 #include <cmath>
 #include <functional>
-#include <random>
 #include <string>
 
 #include "motley/kernels/cuda/expert_layer.h"
 #include "motley/kernels/cuda/token_sum.h"
 #include "tests/kernels_cuda/reference.cuh"
 #include "tests/kernels_cuda/tests.h"
+#include "tests/kernels_cuda/values.h"
 
 namespace motley::cuda::test {
 namespace {
@@ -23,16 +23,7 @@ struct Case {
   bool scattered_places = false, bias = false;
 };
 
-using Values = std::vector<uint16_t>;
-
 std::mt19937 generator(7);
-
-Values random_values(DataType type, size_t count, float scale) {
-  std::normal_distribution<float> normal(0.f, scale);
-  Values values(count);
-  for (uint16_t& value : values) value = from_float(type, normal(generator));
-  return values;
-}
 
 std::vector<int> make_slots(const Case& c) {
   std::vector<int> slots(size_t(c.tokens) * c.top_k);
@@ -80,22 +71,6 @@ ActivationGradient reference_activation(const Activation& activation, double g, 
           static_cast<float>((value(g, at_u + step) - value(g, at_u - step)) / (2 * step))};
 }
 
-// |got - expected| within `relative` of the element and `absolute` of the root mean square.
-bool close(const std::vector<float>& got, const std::vector<float>& expected, float relative, float absolute,
-           const char* what) {
-  double squares = 0;
-  for (float value : expected) squares += double(value) * value;
-  const float floor = absolute * std::sqrt(squares / std::max<size_t>(1, expected.size()));
-  size_t bad = 0, first = 0;
-  for (size_t i = 0; i < expected.size(); ++i)
-    if (!(std::abs(got[i] - expected[i]) <= relative * std::abs(expected[i]) + floor) && bad++ == 0)
-      first = i;
-  if (bad)
-    std::printf("  %s: %zu of %zu differ, first at %zu: got %g, expected %g\n", what, bad, expected.size(),
-                first, got[first], expected[first]);
-  return bad == 0;
-}
-
 constexpr uint16_t kPoisonBits = 0xffff;
 constexpr int kBlock = 256;
 int blocks(size_t count) { return static_cast<int>((count + kBlock - 1) / kBlock); }
@@ -124,12 +99,12 @@ class Run {
         up_stride(long(G) * D + gap),
         down_stride(long(D) * F + gap),
         x_stride(D + gap),
-        x(random_values(type, T * x_stride, 1)),
-        dy(random_values(type, T * x_stride, 1)),
-        gate_up(random_values(type, E * up_stride, 1 / std::sqrt(D))),
-        down(random_values(type, E * down_stride, 1 / std::sqrt(F))),
-        up_bias(random_values(type, size_t(E) * G, 0.5)),
-        down_bias(random_values(type, size_t(E) * D, 0.5)),
+        x(random_values(generator, type, T * x_stride, 1)),
+        dy(random_values(generator, type, T * x_stride, 1)),
+        gate_up(random_values(generator, type, E * up_stride, 1 / std::sqrt(D))),
+        down(random_values(generator, type, E * down_stride, 1 / std::sqrt(F))),
+        up_bias(random_values(generator, type, size_t(E) * G, 0.5)),
+        down_bias(random_values(generator, type, size_t(E) * D, 0.5)),
         gate_weights(make_weights()),
         places(make_places()),
         slots(make_slots(c)),
@@ -254,7 +229,7 @@ void Run::outer_close(const Gathered& gathered, const uint16_t* by_row, int widt
   for (const bool fp32 : {false, true})
     for (const bool accumulate : {false, true}) {
       const size_t count = E * place_stride;
-      const Values before = random_values(shape.type, count, 1);
+      const Values before = random_values(generator, shape.type, count, 1);
       const std::vector<float> before_floats = floats(before);
       DeviceArray<uint16_t> rounded(fp32 ? 0 : count);
       DeviceArray<float> exact(fp32 ? count : 0);
@@ -290,7 +265,7 @@ void Run::outer_close(const Gathered& gathered, const uint16_t* by_row, int widt
                                 : std::isnan(value);
         }
       const std::string name = std::string(what) + (fp32 ? " fp32" : "") + (accumulate ? " accumulated" : "");
-      report.check(close(present, wanted, fp32 ? 1e-5f : 1 / 256.f, fp32 ? 1e-5f : 1e-3f, name.c_str()),
+      report.check(close(present, wanted, fp32 ? 1e-4f : 1 / 256.f, fp32 ? 1e-4f : 1e-3f, name.c_str()),
                    name.c_str());
       report.check(outside && rounded.guard_intact() && exact.guard_intact(),
                    (name + " outside its places").c_str());
@@ -428,7 +403,7 @@ void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uin
       backward_scratch(expert_layer_backward_input_workspace_bytes(shape));
   ExpertLayerForward forward{x.get(), x_stride, gate_weights.get(), kept.get(), y.get()};
   expert_layer_forward(layer, forward, scratch.get(), nullptr);
-  forward.hidden = nullptr, forward.y = y_fp32.get(), forward.y_fp32 = true;
+  forward.hidden = nullptr, forward.y = y_fp32.get(), forward.y_fp32 = true, forward.many_tokens = true;
   expert_layer_forward(layer, forward, scratch.get(), nullptr);
   expert_layer_backward_input(layer,
                               {dy.get(), x_stride, gate_weights.get(), kept.get(), dx.get(), false,
@@ -463,7 +438,7 @@ void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uin
 
 }  // namespace
 
-void test_expert_layer(Report& report, Family family, DataType type, bool small) {
+void test_expert_layer(Report& report, Family family, DataType type, int most_cases) {
   using R = Routing;
   using A = ActivationKind;
   const Case cases[] = {
@@ -489,13 +464,12 @@ void test_expert_layer(Report& report, Family family, DataType type, bool small)
   };
   int index = 0;
   for (const Case& c : cases) {
-    if (small && index++ >= 13) break;
+    if (index++ >= most_cases) break;
     const std::string name =
         std::string(family_name(family)) + (type == DataType::kFp16 ? " fp16: " : " bf16: ") + c.name;
-    report.name = name.c_str();
+    report.name = name;
     Run(c, family, type, report).run();
     std::printf("%s: %d passed, %d failed so far\n", name.c_str(), report.passed, report.failed);
-    report.name = "";
   }
 }
 

@@ -1,6 +1,7 @@
 // Stands alone, so that it can travel to a machine with a GPU: exit code 0 when everything passed, 77 where
 // there is no GPU from compute capability 8.0 on.
-// Usage: kernels_cuda_test [small] [sm80|sm90]
+// Usage: kernels_cuda_test [small|N] [sm80|sm90]: all cases, the small ones, or the first N
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 
@@ -9,9 +10,10 @@
 namespace {
 
 using namespace motley::cuda;
+using namespace motley::cuda::test;
 
 struct Arguments {
-  bool small = false;
+  int most_cases = kAllCases;
   const char* family = nullptr;  // null: all that run here
 };
 
@@ -19,7 +21,9 @@ Arguments parse(int count, char** arguments) {
   Arguments parsed;
   for (int i = 1; i < count; ++i)
     if (std::strcmp(arguments[i], "small") == 0)
-      parsed.small = true;
+      parsed.most_cases = 13;
+    else if (std::atoi(arguments[i]) > 0)
+      parsed.most_cases = std::atoi(arguments[i]);
     else
       parsed.family = arguments[i];
   return parsed;
@@ -33,7 +37,6 @@ struct Kind {
 }  // namespace
 
 int main(int count, char** argument_values) {
-  using namespace motley::cuda::test;
   const Arguments arguments = parse(count, argument_values);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   int devices = 0;
@@ -45,17 +48,18 @@ int main(int count, char** argument_values) {
   }
   Report report;
   try {
-    test_routing_plan(report, arguments.small);
+    test_routing_plan(report, arguments.most_cases);
     for (const Kind& kind : {Kind{Family::kSm90, DataType::kBf16}, Kind{Family::kSm80, DataType::kBf16},
                              Kind{Family::kSm80, DataType::kFp16}}) {
       const char* family = family_name(kind.family);
       if (kind.family == Family::kSm90 && properties.major != 9) continue;
       if (arguments.family && std::strcmp(arguments.family, family) != 0) continue;
       std::printf("%s, %s\n", family, kind.type == DataType::kBf16 ? "bf16" : "fp16");
-      test_expert_layer(report, kind.family, kind.type, arguments.small);
+      test_expert_layer(report, kind.family, kind.type, arguments.most_cases);
+      if (kind.family == Family::kSm90) test_decode(report, arguments.most_cases);
     }
   } catch (const std::exception& error) {
-    std::printf("FAILED %s: %s\n", report.name, error.what());
+    std::printf("FAILED %s: %s\n", report.name.c_str(), error.what());
     ++report.failed;
   }
   std::printf("%d passed, %d failed\n", report.passed, report.failed);

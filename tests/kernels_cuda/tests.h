@@ -1,4 +1,5 @@
-// The tests of the CUDA kernels, one function a file. `small`: only what a memory checker gets through.
+// The tests of the CUDA kernels, one function a file. They run their first most_cases cases: the first 13
+// are what a memory checker gets through.
 #pragma once
 
 #include "motley/kernels/cuda/expert_products.h"
@@ -6,7 +7,10 @@
 
 namespace motley::cuda::test {
 
-void test_routing_plan(Report& report, bool small);
-void test_expert_layer(Report& report, Family family, DataType type, bool small);
+constexpr int kAllCases = 1000;
+
+void test_routing_plan(Report& report, int most_cases);
+void test_decode(Report& report, int most_cases);
+void test_expert_layer(Report& report, Family family, DataType type, int most_cases);
 
 }  // namespace motley::cuda::test

@@ -1,6 +1,7 @@
 #include "motley/kernels/cuda/expert_layer.h"
 
 #include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm90/decode.h"
 #include "motley/kernels/cuda/token_sum.h"
 
 namespace motley::cuda {
@@ -43,11 +44,17 @@ void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* h
          stream);
 }
 
+bool few_tokens(Family family, const ExpertShape& shape) {
+  return family == Family::kSm90 && sm90::decode_fits(shape);
+}
+
+size_t few_tokens_counters() { return sm90::kDecodeCounters; }
+
 size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape) {
   Workspace space(nullptr);
   space.take_bytes(rows_bytes(shape, shape.model_width));
   return space.used() + expert_rows_workspace_bytes(shape) + 256 +
-         sizeof(int) * shape.num_tokens * shape.top_k;
+         sizeof(int) * shape.num_tokens * shape.top_k + sizeof(unsigned) * few_tokens_counters();
 }
 
 void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
@@ -56,6 +63,18 @@ void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& fo
   Workspace space(workspace);
   void* rows = space.take_bytes(rows_bytes(shape, shape.model_width));
   void* rest = space.take_bytes(expert_rows_workspace_bytes(shape));
+  if (!forward.many_tokens && !forward.hidden && few_tokens(layer.family, shape)) {
+    unsigned* counters = forward.counters;
+    if (!counters) {
+      counters = space.take<unsigned>(few_tokens_counters());
+      MOTLEY_CUDA_CHECK(cudaMemsetAsync(counters, 0, few_tokens_counters() * sizeof(unsigned), stream));
+    }
+    sm90::expert_decode(layer,
+                        {forward.x, forward.x_stride, forward.slots, forward.gate_weights, rest, rows,
+                         forward.y, forward.y_fp32, counters},
+                        stream);
+    return;
+  }
   const int* token_rows = layer.token_rows;
   if (layer.plan.place_of_expert) {
     int* present = space.take<int>(size_t(shape.num_tokens) * shape.top_k);

@@ -46,8 +46,12 @@ void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* h
                  void* workspace, cudaStream_t stream);
 
 // y[t] = sum over k of gate_weights[t, k] times the output row; y [T, D] in the rows' type, or fp32. Choices
-// without a row here add nothing. Takes the path for few tokens where uses_decode says so.
-// Scratch: activated [max_rows, F] and rows [max_rows, D].
+// without a row here add nothing. Scratch: activated [max_rows, F] and rows [max_rows, D].
+//
+// A few tokens (few_tokens) take one launch that reads every weight once and keeps no hidden. Given slots
+// [T * K], it makes its plan from them and reads neither the layer's plan (but place_of_expert) nor its
+// token_rows. Given counters (few_tokens_counters() zeros, which it leaves as zeros, for one stream at a
+// time), it saves clearing some of its own first.
 struct ExpertLayerForward {
   const void* x;  // [T, D]
   long x_stride;
@@ -55,7 +59,12 @@ struct ExpertLayerForward {
   void* hidden;               // [max_rows, G], kept for backward; null in inference
   void* y;
   bool y_fp32 = false;
+  const int* slots = nullptr;
+  unsigned* counters = nullptr;
+  bool many_tokens = false;  // the path for many tokens in any case
 };
+bool few_tokens(Family family, const ExpertShape& shape);
+size_t few_tokens_counters();
 size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape);
 void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
                           cudaStream_t stream);

@@ -125,31 +125,22 @@ __global__ void __launch_bounds__(kScanThreads)
   write_tiles(count, begin, e, num_experts, schedule, warp_sums);
 }
 
-__global__ void __launch_bounds__(kThreads) plan_place(const int* slots, int num_assignments, int num_experts,
-                                                       const int* chunk_first, RoutingPlanBuffers plan) {
-  extern __shared__ int next_row[];  // [kWarps][E + 1]: counts of each warp, then its next row per expert
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, bins = num_experts + 1;
-  for (int i = threadIdx.x; i < kWarps * bins; i += kThreads) next_row[i] = 0;
-  __syncthreads();
-  int* mine = next_row + warp * bins;
-  const int first = blockIdx.x * kChunk + warp * kWarpChunk + lane;
-  for (int i = 0; i < kWarpChunk; i += 32) {
+// A warp counts its kWarpChunk assignments from `first` in mine [E + 1].
+__device__ void count_chunk(const int* slots, int first, int num_assignments, int num_experts, int* mine) {
+  const int lane = threadIdx.x % 32;
+  for (int i = lane; i < kWarpChunk; i += 32) {
     const int bin = bin_of(slots, first + i, num_assignments, num_experts);
     const unsigned peers = __match_any_sync(kAllLanes, bin);
     if (lane == __ffs(peers) - 1) mine[bin] += __popc(peers);
     __syncwarp();
   }
-  __syncthreads();
-  for (int e = threadIdx.x; e < num_experts; e += kThreads) {
-    int row = plan.expert_offset[e] + chunk_first[e * gridDim.x + blockIdx.x];
-    for (int w = 0; w < kWarps; ++w) {
-      const int count = next_row[w * bins + e];
-      next_row[w * bins + e] = row;
-      row += count;
-    }
-  }
-  __syncthreads();
-  for (int i = 0; i < kWarpChunk; i += 32) {
+}
+
+// Gives them the rows from mine[expert] on, in order.
+__device__ void place_chunk(const int* slots, int first, int num_assignments, int num_experts, int* mine,
+                            const RoutingPlanBuffers& plan) {
+  const int lane = threadIdx.x % 32;
+  for (int i = lane; i < kWarpChunk; i += 32) {
     const int assignment = first + i;
     const int bin = bin_of(slots, assignment, num_assignments, num_experts);
     const unsigned peers = __match_any_sync(kAllLanes, bin);
@@ -162,9 +153,63 @@ __global__ void __launch_bounds__(kThreads) plan_place(const int* slots, int num
       if (bin < num_experts) plan.row_assignment[row] = assignment;
     }
   }
+}
+
+// Turns the counts of the warps into each warp's first row, from `row` on.
+__device__ void start_rows(int* next_row, int bins, int expert, int row) {
+  for (int w = 0; w < kWarps; ++w) {
+    const int count = next_row[w * bins + expert];
+    next_row[w * bins + expert] = row;
+    row += count;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) plan_place(const int* slots, int num_assignments, int num_experts,
+                                                       const int* chunk_first, RoutingPlanBuffers plan) {
+  extern __shared__ int next_row[];  // [kWarps][E + 1]: counts of each warp, then its next row per expert
+  const int warp = threadIdx.x / 32, bins = num_experts + 1;
+  for (int i = threadIdx.x; i < kWarps * bins; i += kThreads) next_row[i] = 0;
+  __syncthreads();
+  int* mine = next_row + warp * bins;
+  const int first = blockIdx.x * kChunk + warp * kWarpChunk;
+  count_chunk(slots, first, num_assignments, num_experts, mine);
+  __syncthreads();
+  for (int e = threadIdx.x; e < num_experts; e += kThreads)
+    start_rows(next_row, bins, e, plan.expert_offset[e] + chunk_first[e * gridDim.x + blockIdx.x]);
+  __syncthreads();
+  place_chunk(slots, first, num_assignments, num_experts, mine, plan);
   const int num_rows = plan.expert_offset[num_experts];
   for (int row = num_rows + blockIdx.x * kThreads + threadIdx.x; row < num_assignments;
        row += gridDim.x * kThreads)
+    plan.row_assignment[row] = -1;
+}
+
+// All of it for one chunk, by one block.
+__global__ void __launch_bounds__(kScanThreads)
+    plan_small(const int* slots, int num_assignments, int num_experts, RoutingPlanBuffers plan,
+               TileSchedule schedule) {
+  extern __shared__ int next_row[];
+  __shared__ int warp_sums[32];
+  const int warp = threadIdx.x / 32, bins = num_experts + 1, e = threadIdx.x;
+  for (int i = threadIdx.x; i < kWarps * bins; i += kScanThreads) next_row[i] = 0;
+  __syncthreads();
+  if (warp < kWarps)
+    count_chunk(slots, warp * kWarpChunk, num_assignments, num_experts, next_row + warp * bins);
+  __syncthreads();
+  int count = 0, total;
+  if (e < num_experts)
+    for (int w = 0; w < kWarps; ++w) count += next_row[w * bins + e];
+  const int begin = block_scan(count, warp_sums, &total);
+  if (e < num_experts) {
+    plan.expert_offset[e] = begin;
+    start_rows(next_row, bins, e, begin);
+  }
+  if (e == 0) plan.expert_offset[num_experts] = total;
+  write_tiles(count, begin, e, num_experts, schedule, warp_sums);
+  __syncthreads();
+  if (warp < kWarps)
+    place_chunk(slots, warp * kWarpChunk, num_assignments, num_experts, next_row + warp * bins, plan);
+  for (int row = total + threadIdx.x; row < num_assignments; row += kScanThreads)
     plan.row_assignment[row] = -1;
 }
 
@@ -194,10 +239,19 @@ void routing_plan(const int* slots, int num_assignments, int num_experts, const 
                   const TileSchedule& schedule, void* workspace, cudaStream_t stream) {
   check_experts(num_experts);
   const int chunks = num_chunks(num_assignments);
+  const size_t shared_bytes = sizeof(int) * kWarps * (num_experts + 1);
+  if (chunks == 1) {
+    // With what write_tiles keeps, more than the 48 KiB that need no asking.
+    MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(plan_small, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           static_cast<int>(sizeof(int) * kWarps * (kMaxExperts + 1))));
+    plan_small<<<1, kScanThreads, shared_bytes, stream>>>(slots, num_assignments, num_experts, plan,
+                                                          schedule);
+    MOTLEY_CUDA_CHECK(cudaGetLastError());
+    return;
+  }
   int* counts = static_cast<int*>(workspace);
   plan_count<<<chunks, kThreads, 0, stream>>>(slots, num_assignments, num_experts, counts);
   plan_scan<<<1, kScanThreads, 0, stream>>>(counts, chunks, num_experts, plan.expert_offset, schedule);
-  const size_t shared_bytes = sizeof(int) * kWarps * (num_experts + 1);
   plan_place<<<chunks, kThreads, shared_bytes, stream>>>(slots, num_assignments, num_experts, counts, plan);
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }

@@ -51,92 +51,91 @@ struct Dhidden {
       const bool mine = row < kBlockRows && begin + row < work.row_end;
       next_weight_[half] = mine ? __ldg(p.gate_weights + __ldg(p.row_assignment + begin + row)) : 0.f;
     }
-    __device__ void run(const Params& p, const Work& work, int begin, int half, const Element* finished,
-                        int warp, int lane) {
+    __device__ void run(const Params& p, const Work& work, int begin, int half, Element* finished, int warp,
+                        int lane) {
       if (p.plain)
         store_rows(p.plain, p.expert_width, begin, work.row_end, work.n_tile, p.expert_width, finished, warp,
                    lane);
       else
         with_kind(p.activation.kind, [&]<ActivationKind kind>() {
-          write<kind>(p, work, begin, weight_[half], finished, warp, lane);
+          write<kind>(p, work, begin, half ? weight_[1] : weight_[0], finished, warp, lane);
         });
     }
 
    private:
-    // A warp takes a row of 256 columns at a time. Four rows are on their way from memory while one is
-    // computed: under load L2 answers after more than a thousand cycles.
+    // A warp takes a row of 256 columns at a time; two rows are on their way from memory while one is
+    // computed. One row a turn: unrolled four times, the code of 18 KB no longer fitted the instruction cache
+    // next to the scheduler, and a row took 1900 cycles.
     template <ActivationKind kind>
     __device__ static void write(const Params& p, const Work& work, int begin, float weights,
-                                 const Element* finished, int warp, int lane) {
+                                 Element* finished, int warp, int lane) {
       const int column = work.n_tile * kTileN + lane * 8;
       const bool inside = column < p.expert_width;
       const int rows = min(kBlockRows, work.row_end - begin);
       const int count = (rows - warp + kEpilogueWarps - 1) / kEpilogueWarps;  // of this warp
-      Chunk gate[4], up[4];
-      const auto read = [&](int i, int index) {
-        const long row = begin + warp + kEpilogueWarps * index;
+      const long first = begin + warp;
+      const __nv_bfloat16* hidden = p.hidden + first * p.hidden_stride + column;
+      __nv_bfloat16* dhidden = p.dhidden + first * p.hidden_stride + column;
+      __nv_bfloat16* weighted = p.weighted + first * p.expert_width + column;
+      const long hidden_step = kEpilogueWarps * p.hidden_stride, step = kEpilogueWarps * long(p.expert_width);
+      const auto read = [&](int index, Chunk& gate, Chunk& up) {
         const bool valid = inside && index < count;
-        const uint4* hidden = reinterpret_cast<const uint4*>(p.hidden + row * p.hidden_stride + column);
-        gate[i].bits = valid ? __ldg(hidden) : uint4{};
-        up[i].bits = valid && is_gated(kind) ? __ldg(hidden + p.expert_width / 8) : uint4{};
+        gate.bits = valid ? __ldcs(reinterpret_cast<const uint4*>(hidden)) : uint4{};
+        if constexpr (is_gated(kind))
+          up.bits = valid ? __ldcs(reinterpret_cast<const uint4*>(hidden + p.expert_width)) : uint4{};
+        hidden += hidden_step;
       };
-#pragma unroll
-      for (int i = 0; i < 4; ++i) read(i, i);
-      for (int first = 0; first < count; first += 4) {
-        float part[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int index = first + i, within = warp + kEpilogueWarps * index;
-          const float weight = __shfl_sync(0xffffffffu, weights, index);
-          const bool valid = inside && index < count;
-          const float row_part = write_chunks<kind>(
-              p, valid, begin + within, column, weight,
-              read_finished(finished, min(within, kBlockRows - 1), lane * 8), gate[i], up[i]);
-          part[i] = valid ? row_part : 0.f;
-          read(i, index + 4);
-        }
-        const float sum = sum_four(part, lane);
-        const int index = first + lane % 2 * 2 + lane / 2 % 2;
-        if (lane < 4 && index < count)
-          p.gate_parts[work.n_tile * p.max_rows + begin + warp + kEpilogueWarps * index] = sum;
+      Chunk gate{}, up{}, next_gate{}, next_up{}, third_gate{}, third_up{};
+      read(0, gate, up);
+      read(1, next_gate, next_up);
+#pragma unroll 1
+      for (int index = 0; index < count; ++index) {
+        read(index + 2, third_gate, third_up);
+        const int row = warp + kEpilogueWarps * index;
+        const float weight = __shfl_sync(0xffffffffu, weights, index);
+        Chunk dgate, dup, activated;
+        const float part = apply<kind>(p.activation, weight, read_finished(finished, row, lane * 8), gate, up,
+                                       dgate, dup, activated);
+        write_chunk_if(inside, dhidden, dgate);
+        if constexpr (is_gated(kind)) write_chunk_if(inside, dhidden + p.expert_width, dup);
+        write_chunk_if(inside, weighted, activated);
+        // This row of the finished tile has been read: its place keeps the lanes' parts.
+        __syncwarp();
+        parts_of(finished, row)[lane] = inside ? part : 0.f;
+        dhidden += hidden_step, weighted += step;
+        gate = next_gate, up = next_up, next_gate = third_gate, next_up = third_up;
+      }
+      __syncwarp();
+      if (lane < count) {  // a lane sums a row, each from another bank on
+        const float* parts = parts_of(finished, warp + kEpilogueWarps * lane);
+        float sum = 0.f;
+#pragma unroll 8
+        for (int i = 0; i < 32; ++i) sum += parts[(i + lane) % 32];
+        p.gate_parts[work.n_tile * p.max_rows + first + kEpilogueWarps * lane] = sum;
       }
     }
+    __device__ static float* parts_of(Element* finished, int row) {
+      return reinterpret_cast<float*>(finished + row * kTileN);
+    }
 
-    // Eight columns of a row; returns their part of the gate weight's gradient. Without branches, so that the
-    // compiler interleaves rows: one row alone waits for itself.
+    // Eight columns of a row; returns their part of the gate weight's gradient.
     template <ActivationKind kind>
-    __device__ static float write_chunks(const Params& p, bool valid, long row, int column, float weight,
-                                         const Chunk& da, const Chunk& gate, const Chunk& up) {
-      Chunk dgate, dup, weighted;
+    __device__ static float apply(const Activation& activation, float weight, const Chunk& da,
+                                  const Chunk& gate, const Chunk& up, Chunk& dgate, Chunk& dup,
+                                  Chunk& weighted) {
       float part = 0.f;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float2 d = da.get(j), g = gate.get(j), u = up.get(j);
-        const ActivationGradient low = activate_with_gradient<kind>(p.activation, g.x, u.x);
-        const ActivationGradient high = activate_with_gradient<kind>(p.activation, g.y, u.y);
+        const ActivationGradient low = activate_with_gradient<kind>(activation, g.x, u.x);
+        const ActivationGradient high = activate_with_gradient<kind>(activation, g.y, u.y);
         part += d.x * low.value + d.y * high.value;
         const float dx = d.x * weight, dy = d.y * weight;
         dgate.set(j, dx * low.dg, dy * high.dg);
         dup.set(j, dx * low.du, dy * high.du);
         weighted.set(j, weight * low.value, weight * high.value);
       }
-      __nv_bfloat16* dhidden = p.dhidden + row * p.hidden_stride + column;
-      write_chunk_if(valid, dhidden, dgate);
-      if constexpr (is_gated(kind)) write_chunk_if(valid, dhidden + p.expert_width, dup);
-      write_chunk_if(valid, p.weighted + row * p.expert_width + column, weighted);
       return part;
-    }
-
-    // Sums of four values over the warp in a fixed order: lane l gets that of value l % 2 * 2 + l / 2 % 2.
-    __device__ static float sum_four(const float (&part)[4], int lane) {
-      const bool odd = lane % 2, upper = lane / 2 % 2;
-      float even_row = odd ? part[2] : part[0], odd_row = odd ? part[3] : part[1];
-      even_row += __shfl_xor_sync(0xffffffffu, odd ? part[0] : part[2], 1);
-      odd_row += __shfl_xor_sync(0xffffffffu, odd ? part[1] : part[3], 1);
-      float sum = upper ? odd_row : even_row;
-      sum += __shfl_xor_sync(0xffffffffu, upper ? even_row : odd_row, 2);
-      for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-      return sum;
     }
 
     float weight_[2], next_weight_[2] = {};  // of the halves of a tile, one row a lane

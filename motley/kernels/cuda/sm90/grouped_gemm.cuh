@@ -27,7 +27,7 @@ template <class Op>
 __device__ void finish(const typename Op::Params& p, SharedStorage& shared, int warp, int lane, int rank) {
   if constexpr (Op::kOuter)
     if (p.direct()) return;
-  uint32_t phase[2] = {0, 0};
+  uint32_t phases = 0;  // a bit for each half
   typename Op::Epilogue epilogue;
   typename Op::Walk walk(p);
   const auto prepare = [&] {
@@ -40,17 +40,17 @@ __device__ void finish(const typename Op::Params& p, SharedStorage& shared, int 
   prepare();
   while (walk.valid()) {
     const Work work = walk.work();
-    const int begin[2] = {walk.block_begin(0, rank), walk.block_begin(1, rank)};
-    const bool active[2] = {walk.active(0, rank), walk.active(1, rank)};
+    const int begin = walk.block_begin(0, rank), actives = walk.active(0, rank) + 2 * walk.active(1, rank);
     epilogue.start_tile();
     walk.advance();
     prepare();
-#pragma unroll
+#pragma unroll 1  // epilogues are long
     for (int half = 0; half < 2; ++half) {
-      if (!active[half]) continue;
-      wait(shared.finished_full[half], phase[half]);
-      phase[half] ^= 1;
-      epilogue.run(p, work, begin[half], half, shared.finished[half], warp, lane);
+      if (!(actives >> half & 1)) continue;
+      wait(shared.finished_full[half], phases >> half & 1);
+      phases ^= 1 << half;
+      epilogue.run(p, work, begin + half * kClusterBlocks * kBlockRows, half, shared.finished[half], warp,
+                   lane);
       __syncwarp();
       if (lane == 0) Barrier::arrive(&shared.finished_empty[half]);
     }

@@ -25,26 +25,38 @@ Encode find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
+CUtensorMap make_map(int rank, const void* base, const long* sizes, const long* strides, const int* box) {
+  static const Encode encode = find_encode();
+  CUtensorMap map;
+  cuuint64_t all_sizes[5], bytes[5];
+  cuuint32_t all_boxes[5], steps[5];
+  for (int i = 0; i < rank; ++i) all_sizes[i] = sizes[i], all_boxes[i] = box[i], steps[i] = 1;
+  for (int i = 0; i < rank - 1; ++i) bytes[i] = 2 * static_cast<cuuint64_t>(strides[i]);
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(base), all_sizes, bytes,
+             all_boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result == CUDA_SUCCESS) return map;
+  std::string text;
+  for (int i = rank - 1; i >= 0; --i)
+    text += std::to_string(sizes[i]) + (i ? " (stride " + std::to_string(strides[i - 1]) + "), " : "");
+  throw std::invalid_argument("[cuda] no tensor map for [" + text + "]: driver error " +
+                              std::to_string(result) +
+                              " (expected a 16-byte aligned base and strides divisible by 8)");
+}
+
 }  // namespace
 
 CUtensorMap make_tensor_map(const void* base, long columns, long rows, long planes, long row_stride,
                             long plane_stride, int box_rows) {
-  static const Encode encode = find_encode();
-  CUtensorMap map;
-  const cuuint64_t sizes[3] = {cuuint64_t(columns), cuuint64_t(rows), cuuint64_t(planes)};
-  const cuuint64_t strides[2] = {2 * cuuint64_t(row_stride), 2 * cuuint64_t(plane_stride)};
-  const cuuint32_t box[3] = {64, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
-  const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(base), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    throw std::invalid_argument("[cuda] no tensor map for [" + std::to_string(planes) + ", " +
-                                std::to_string(rows) + ", " + std::to_string(columns) + "], strides " +
-                                std::to_string(plane_stride) + ", " + std::to_string(row_stride) +
-                                ": driver error " + std::to_string(result) +
-                                " (expected a 16-byte aligned base and strides divisible by 8)");
-  return map;
+  const long sizes[] = {columns, rows, planes}, strides[] = {row_stride, plane_stride};
+  const int box[] = {64, box_rows, 1};
+  return make_map(3, base, sizes, strides, box);
+}
+
+CUtensorMap make_tensor_map(const void* base, const long (&sizes)[5], const long (&strides)[4],
+                            const int (&box)[5]) {
+  return make_map(5, base, sizes, strides, box);
 }
 
 }  // namespace motley::cuda::sm90

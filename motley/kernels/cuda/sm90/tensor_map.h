@@ -10,4 +10,8 @@ namespace motley::cuda::sm90 {
 CUtensorMap make_tensor_map(const void* base, long columns, long rows, long planes, long row_stride,
                             long plane_stride, int box_rows);
 
+// The same in five dimensions, innermost first; strides (in elements) of all but the first.
+CUtensorMap make_tensor_map(const void* base, const long (&sizes)[5], const long (&strides)[4],
+                            const int (&box)[5]);
+
 }  // namespace motley::cuda::sm90

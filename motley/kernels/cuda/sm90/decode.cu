@@ -1,0 +1,474 @@
+// One persistent launch for the whole layer: up, activation, down and the weighted sum. Reading the weights
+// is all that counts, so one warp streams them through a deep ring by TMA in the order of use and runs
+// ahead over the barrier between the two products; rows are so few that they come along with each piece.
+//
+// A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring 8 sub-tiles
+// of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. The fewer rows of
+// the plan an expert has, the smaller R (finer tasks balance better), since the rows that come along cost
+// a stage 8 KiB at most either way. Sums along K are added over the warps in their order, and those of a
+// token over its experts after a second barrier, so that nothing depends on timing.
+#include <cutlass/arch/barrier.h>
+
+#include <algorithm>
+#include <cute/arch/copy_sm90_tma.hpp>
+
+#include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm90/decode_plan.cuh"
+#include "motley/kernels/cuda/sm90/tensor_map.h"
+
+namespace motley::cuda::sm90 {
+namespace {
+
+using bf16 = __nv_bfloat16;
+using Barrier = cutlass::arch::ClusterTransactionBarrier;
+
+constexpr int kStages = 7, kWarps = 8;  // warps that multiply
+constexpr int kBox = 8 * 128;           // bytes of 8 rows x 64 columns, the unit of the swizzle
+constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 8 * 1024 + 64 * 16;
+constexpr int kPartial = 64 * 32;  // floats: what the warps along K hand over, at most
+
+struct alignas(1024) Shared {
+  unsigned char weights[kStages][kWeightBytes];
+  unsigned char rows[kStages][kRowBytes];
+  float partial[2][kPartial];
+  DecodePlan plan;
+  uint64_t weights_full[kStages], rows_full[kStages], empty[kStages];
+};
+static_assert(sizeof(Shared) <= 227 * 1024);
+
+// Weights of one product [P, 2, R / 2, 64 .. of K] as a stage takes them: whole (by the number of row groups:
+// 1, 2, 4, 8), or where K is not divisible by 64 by pieces of 8 x 64.
+struct WeightMaps {
+  CUtensorMap whole[4], pieces;
+};
+
+struct Params {
+  WeightMaps up, down;
+  DecodePlanSource plan;
+  const bf16* x;
+  long x_stride;
+  const bf16 *up_bias, *down_bias;
+  long up_bias_stride, down_bias_stride;
+  const float* gate_weights;
+  Activation activation;
+  bf16 *activated, *rows;
+  void* y;
+  bool y_fp32;
+  unsigned* counters;  // blocks that have finished the first product, the second, everything
+  int num_tokens, top_k, model_width, expert_width;
+};
+
+// One of the two products, with sizes that depend on how many rows an expert has.
+struct Task {
+  bool down;
+  Entry entry;
+  int tile, depth, k_blocks;
+};
+
+template <int kTokenTiles>  // of 8 tokens; as many row groups
+struct Sizes {
+  static constexpr int kRowGroups = kTokenTiles, kDepthGroups = kWarps / kRowGroups;
+  static constexpr int kRows = 16 * kRowGroups, kDepth = 64 * kDepthGroups;
+  static constexpr int kRowStride = 2 * kDepth + 16;  // bytes: rows meet no bank twice
+};
+
+// Every role walks the same tasks: those of the first product expert by expert, those of the second by
+// columns, so that sums per token begin early.
+template <class S>
+class Tasks {
+ public:
+  __device__ Tasks(const Params& p, const DecodePlan& plan)
+      : p_(p),
+        plan_(plan),
+        up_tiles_((p.activation.gated() ? 2 * p.expert_width : p.expert_width) / S::kRows +
+                  ((p.activation.gated() ? 2 * p.expert_width : p.expert_width) % S::kRows != 0)),
+        num_up_(up_tiles_ * plan.num_entries),
+        num_(num_up_ + (p.model_width + S::kRows - 1) / S::kRows * plan.num_entries),
+        next_(blockIdx.x) {}
+  __device__ bool valid() const { return next_ < num_; }
+  __device__ void advance() { next_ += gridDim.x; }
+  __device__ Task task() const {
+    const bool down = next_ >= num_up_;
+    const int index = down ? next_ - num_up_ : next_;
+    const int entry = down ? index % plan_.num_entries : index / up_tiles_;
+    const int depth = down ? p_.expert_width : p_.model_width;
+    return {down, plan_.entries[entry], down ? index / plan_.num_entries : index % up_tiles_, depth,
+            (depth + S::kDepth - 1) / S::kDepth};
+  }
+
+ private:
+  const Params& p_;
+  const DecodePlan& plan_;
+  const int up_tiles_, num_up_, num_;
+  int next_;
+};
+
+struct Stage {
+  int index = 0;
+  uint32_t phase = 0;
+  __device__ void advance() {
+    if (++index == kStages) index = 0, phase ^= 1;
+  }
+};
+
+// The first row of weights of half `half` of row group `group`: gate and up rows of the same columns, or
+// the first and the last R / 2 rows of the tile.
+template <class S>
+__device__ int first_row(const Params& p, const Task& task, int group, int half) {
+  if (!task.down && p.activation.gated())
+    return half * p.expert_width + task.tile * (S::kRows / 2) + group * 8;
+  return task.tile * S::kRows + half * (S::kRows / 2) + group * 8;
+}
+
+template <class S>
+__device__ void load_weights(const Params& p, Shared& shared, int lane) {
+  constexpr int kWhole = S::kRowGroups == 8 ? 3 : S::kRowGroups / 2;
+  constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
+  Stage stage;
+  const int group = lane % S::kRowGroups, half = lane / S::kRowGroups % 2, along = lane / S::kRowGroups / 2;
+  for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
+    const Task task = tasks.task();
+    const WeightMaps& maps = task.down ? p.down : p.up;
+    const bool gated = !task.down && p.activation.gated(), whole = task.depth % 64 == 0;
+    const int row = task.tile * (gated ? S::kRows / 2 : S::kRows);
+    for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
+      const int column = k * S::kDepth + along * 64;
+      uint64_t* full = &shared.weights_full[stage.index];
+      Barrier::wait(&shared.empty[stage.index], stage.phase ^ 1);
+      if (whole) {
+        if (lane != 0) continue;
+        Barrier::arrive_and_expect_tx(full, kWeightBytes);
+        cute::SM90_TMA_LOAD_5D::copy(&maps.whole[kWhole], full, kOnce, shared.weights[stage.index], 0, row, 0,
+                                     k * S::kDepthGroups, task.entry.place);
+      } else {
+        const bool mine = lane < 2 * kWarps && column < task.depth;
+        const int boxes = __popc(__ballot_sync(0xffffffffu, mine));
+        if (lane == 0) Barrier::arrive_and_expect_tx(full, boxes * kBox);
+        __syncwarp();
+        if (mine)
+          cute::SM90_TMA_LOAD_5D::copy(&maps.pieces, full, kOnce, shared.weights[stage.index] + lane * kBox,
+                                       column, row + (gated ? 0 : half * (S::kRows / 2)) + group * 8,
+                                       gated ? half : 0, 0, task.entry.place);
+      }
+    }
+  }
+}
+
+__device__ unsigned load_acquire(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+
+template <class S>
+__device__ void load_rows(const Params& p, Shared& shared, int lane) {
+  Stage stage;
+  bool waited = false;
+  for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
+    const Task task = tasks.task();
+    if (task.down && !waited) {  // for the first product of all blocks
+      while (load_acquire(p.counters) < gridDim.x) __nanosleep(20);
+      asm volatile("fence.proxy.async;" ::: "memory");
+      waited = true;
+    }
+    for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
+      const int column = k * S::kDepth, bytes = 2 * min(S::kDepth, task.depth - column);
+      Barrier::wait(&shared.empty[stage.index], stage.phase ^ 1);
+      uint64_t* full = &shared.rows_full[stage.index];
+      if (lane == 0) Barrier::arrive_and_expect_tx(full, bytes * task.entry.count);
+      __syncwarp();
+      for (int i = lane; i < task.entry.count; i += 32) {
+        const int row = task.entry.begin + i;
+        const bf16* from = task.down ? p.activated + long(row) * p.expert_width
+                                     : p.x + shared.plan.order[row] / p.top_k * p.x_stride;
+        asm volatile(
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                cute::cast_smem_ptr_to_uint(shared.rows[stage.index]) + i * S::kRowStride),
+            "l"(from + column), "r"(bytes), "r"(cute::cast_smem_ptr_to_uint(full))
+            : "memory");
+      }
+    }
+  }
+}
+
+__device__ void load_matrices(uint32_t (&to)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+
+__device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, "
+      "%1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// A sub-tile of 16 rows of weights x 64 of K times all tokens. `valid` of the 64 are there; the rest of the
+// rows is what was there before, maybe NaN, and must not be multiplied even with zeros.
+template <class S, int kTokenTiles>
+__device__ void multiply_piece(float (&sum)[kTokenTiles][4], uint32_t weights, uint32_t rows, int valid,
+                               int lane) {
+  const int row = lane % 8, half = lane / 8 % 2, upper = lane / 16;
+#pragma unroll
+  for (int pair = 0; pair < 2; ++pair) {  // of steps of 16
+    if (pair * 32 >= valid) break;
+    uint32_t a[2][4];
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      load_matrices(a[i], weights + half * (S::kRowGroups * kBox) + row * 128 +
+                              (((pair * 2 + i) * 2 + upper) ^ row) * 16);
+#pragma unroll
+    for (int t = 0; t < kTokenTiles; ++t) {
+      uint32_t b[4];
+      load_matrices(b, rows + (t * 8 + row) * S::kRowStride + pair * 64 + lane / 8 * 16);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (pair * 32 + i * 8 >= valid) b[i] = 0;
+      multiply_add(sum[t], a[0], b[0], b[1]);
+      multiply_add(sum[t], a[1], b[2], b[3]);
+    }
+  }
+}
+
+// What a task leaves: activated columns, or columns of the output rows.
+template <int kTokenTiles>
+__device__ void store(const Params& p, const Task& task, int row_of_half[2],
+                      const float (&sum)[kTokenTiles][4], int lane) {
+  const int width = task.down ? p.model_width : p.expert_width;
+  const bf16* bias = task.down ? p.down_bias : p.up_bias;
+  if (bias) bias += task.entry.place * (task.down ? p.down_bias_stride : p.up_bias_stride);
+  const bool gated = !task.down && p.activation.gated();
+  const int at[2] = {row_of_half[0] + lane / 4, row_of_half[1] + lane / 4};
+  float added[2] = {0.f, 0.f};
+  if (bias)
+    for (int half = 0; half < 2; ++half)
+      if (at[half] < (gated ? 2 * width : width)) added[half] = __bfloat162float(bias[at[half]]);
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int token = t * 8 + lane % 4 * 2 + i;
+      if (token >= task.entry.count) continue;
+      const long row = task.entry.begin + token;
+      // Rounded where the layer for many tokens rounds.
+      const float first = __bfloat162float(__float2bfloat16(sum[t][i] + added[0])),
+                  second = __bfloat162float(__float2bfloat16(sum[t][2 + i] + added[1]));
+      if (task.down) {
+        if (at[0] < width) p.rows[row * width + at[0]] = __float2bfloat16(first);
+        if (at[1] < width) p.rows[row * width + at[1]] = __float2bfloat16(second);
+      } else {
+        with_kind(p.activation.kind, [&]<ActivationKind kind>() {
+          if (at[0] < width)
+            p.activated[row * width + at[0]] = __float2bfloat16(activate<kind>(p.activation, first, second));
+          if constexpr (!is_gated(kind))
+            if (at[1] < width)
+              p.activated[row * width + at[1]] = __float2bfloat16(activate<kind>(p.activation, second, 0.f));
+        });
+      }
+    }
+}
+
+// y from the rows of all experts: 8 columns a thread, spread over all blocks.
+__device__ void sum_tokens(const Params& p, const DecodePlan& plan) {
+  const int per_token = p.model_width / 8, count = p.num_tokens * per_token;
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+  for (int i = warp * 32 + threadIdx.x % 32; i < count; i += gridDim.x * kDecodeThreads) {
+    const int token = i / per_token, column = i % per_token * 8;
+    float sum[8] = {};
+#pragma unroll 8
+    for (int k = 0; k < p.top_k; ++k) {
+      const int row = plan.row_of[token * p.top_k + k];
+      const float weight = row < 0 ? 0.f : p.gate_weights[token * p.top_k + k];
+      const uint4 bits =
+          row < 0 ? uint4{}
+                  : __ldcg(reinterpret_cast<const uint4*>(p.rows + long(row) * p.model_width + column));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 both = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162*>(&bits)[j]);
+        sum[2 * j] += weight * both.x;
+        sum[2 * j + 1] += weight * both.y;
+      }
+    }
+    const long to = long(token) * p.model_width + column;
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      if (p.y_fp32)
+        static_cast<float*>(p.y)[to + j] = sum[j];
+      else
+        static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
+  }
+}
+
+// The warps that multiply wait for each other.
+__device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarps, 0); }
+
+__device__ void arrive_first_product(const Params& p, int warp, int lane) {
+  __threadfence();
+  asm volatile("fence.proxy.async;" ::: "memory");
+  join();
+  if (warp == 0 && lane == 0) atomicAdd(p.counters, 1);
+}
+
+template <int kTokenTiles>
+__device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
+  using S = Sizes<kTokenTiles>;
+  const int group = warp % S::kRowGroups, along = warp / S::kRowGroups;
+  Stage stage;
+  bool arrived = false;
+  int buffer = 0;
+  for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
+    const Task task = tasks.task();
+    if (task.down && !arrived) {
+      arrive_first_product(p, warp, lane);
+      arrived = true;
+    }
+    float sum[kTokenTiles][4] = {};
+    for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
+      const int valid = task.depth - k * S::kDepth - along * 64;
+      Barrier::wait(&shared.weights_full[stage.index], stage.phase);
+      Barrier::wait(&shared.rows_full[stage.index], stage.phase);
+      if (valid > 0)
+        multiply_piece<S>(sum,
+                          cute::cast_smem_ptr_to_uint(shared.weights[stage.index]) +
+                              (along * 2 * S::kRowGroups + group) * kBox,
+                          cute::cast_smem_ptr_to_uint(shared.rows[stage.index]) + along * 128, valid, lane);
+      __syncwarp();
+      if (lane == 0) Barrier::arrive(&shared.empty[stage.index]);
+    }
+    if constexpr (S::kDepthGroups > 1) {
+      float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
+      buffer ^= 1;
+#pragma unroll
+      for (int t = 0; t < kTokenTiles; ++t)
+        if (along > 0)
+          partial[(((along - 1) * S::kRowGroups + group) * kTokenTiles + t) * 32 + lane] = {
+              sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
+      join();
+      if (along > 0) continue;
+#pragma unroll
+      for (int t = 0; t < kTokenTiles; ++t)
+        for (int from = 0; from < S::kDepthGroups - 1; ++from) {
+          const float4 other = partial[((from * S::kRowGroups + group) * kTokenTiles + t) * 32 + lane];
+          sum[t][0] += other.x, sum[t][1] += other.y, sum[t][2] += other.z, sum[t][3] += other.w;
+        }
+    }
+    int rows[2] = {first_row<S>(p, task, group, 0), first_row<S>(p, task, group, 1)};
+    store<kTokenTiles>(p, task, rows, sum, lane);
+  }
+  if (!arrived) arrive_first_product(p, warp, lane);
+}
+
+template <int kTokenTiles>
+__device__ void run(const Params& p, Shared& shared, int warp, int lane) {
+  if (warp < kWarps)
+    multiply<kTokenTiles>(p, shared, warp, lane);
+  else if (warp == kWarps)
+    load_weights<Sizes<kTokenTiles>>(p, shared, lane);
+  else
+    load_rows<Sizes<kTokenTiles>>(p, shared, lane);
+}
+
+__global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(1024) unsigned char shared_bytes[];
+  Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      Barrier::init(&shared.weights_full[i], 1);
+      Barrier::init(&shared.rows_full[i], 1);
+      Barrier::init(&shared.empty[i], kWarps);
+    }
+    cutlass::arch::fence_barrier_init();
+  }
+  if (warp == kWarps && lane < 8)
+    cute::prefetch_tma_descriptor(lane < 4 ? &p.up.whole[lane] : &p.down.whole[lane - 4]);
+  make_decode_plan(p.plan, shared.plan);
+  if (shared.plan.most_rows <= 8)
+    run<1>(p, shared, warp, lane);
+  else if (shared.plan.most_rows <= 16)
+    run<2>(p, shared, warp, lane);
+  else if (shared.plan.most_rows <= 32)
+    run<4>(p, shared, warp, lane);
+  else
+    run<8>(p, shared, warp, lane);
+  __syncthreads();
+  if (p.y) {
+    if (threadIdx.x == 0) {
+      __threadfence();
+      atomicAdd(p.counters + 1, 1);
+      while (load_acquire(p.counters + 1) < gridDim.x) {
+      }
+    }
+    __syncthreads();
+    sum_tokens(p, shared.plan);
+  }
+  // The last block leaves the counters as it found them.
+  if (threadIdx.x == 0 && atomicAdd(p.counters + 2, 1) + 1 == gridDim.x)
+    p.counters[0] = p.counters[1] = p.counters[2] = 0;
+}
+
+WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, int rows, int depth) {
+  WeightMaps maps;
+  for (int i = 0, groups = 1; i < 4; ++i, groups *= 2)
+    if (depth >= 64)
+      maps.whole[i] = make_tensor_map(weights.data, {64, rows, halves, depth / 64, num_places},
+                                      {depth, long(rows) * depth, 64, weights.stride},
+                                      {64, 16 * groups / halves, halves, kWarps / groups, 1});
+  maps.pieces = make_tensor_map(weights.data, {depth, rows, halves, 1, num_places},
+                                {depth, long(rows) * depth, 64, weights.stride}, {64, 8, 1, 1, 1});
+  return maps;
+}
+
+}  // namespace
+
+void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t stream) {
+  const ExpertShape& shape = layer.shape;
+  const int hidden_width = layer.activation.hidden_width(shape.expert_width);
+  Params p{};
+  const int halves = layer.activation.gated() ? 2 : 1;
+  p.up = make_weight_maps(layer.gate_up, shape.num_places, halves, hidden_width / halves, shape.model_width);
+  p.down = make_weight_maps(layer.down, shape.num_places, 1, shape.model_width, shape.expert_width);
+  p.plan = {
+      decode.slots,      layer.plan.row_assignment,     layer.plan.expert_offset, layer.plan.place_of_expert,
+      shape.num_experts, shape.num_tokens * shape.top_k};
+  p.x = static_cast<const bf16*>(decode.x);
+  p.x_stride = decode.x_stride;
+  p.up_bias = static_cast<const bf16*>(layer.gate_up_bias.data);
+  p.up_bias_stride = layer.gate_up_bias.stride;
+  p.down_bias = static_cast<const bf16*>(layer.down_bias.data);
+  p.down_bias_stride = layer.down_bias.stride;
+  p.gate_weights = decode.gate_weights;
+  p.activation = layer.activation;
+  p.activated = static_cast<bf16*>(decode.activated);
+  p.rows = static_cast<bf16*>(decode.rows);
+  p.y = decode.y;
+  p.y_fp32 = decode.y_fp32;
+  p.counters = decode.counters;
+  p.num_tokens = shape.num_tokens;
+  p.top_k = shape.top_k;
+  p.model_width = shape.model_width;
+  p.expert_width = shape.expert_width;
+
+  int device = 0, num_sms = 0;
+  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
+  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(decode_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(sizeof(Shared))));
+  cudaLaunchConfig_t config{};
+  config.gridDim = num_sms;
+  config.blockDim = kDecodeThreads;
+  config.dynamicSmemBytes = sizeof(Shared);
+  config.stream = stream;
+  cudaLaunchAttribute attribute;  // all blocks at once: they wait for each other
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  MOTLEY_CUDA_CHECK(cudaLaunchKernelEx(&config, decode_kernel, p));
+}
+
+}  // namespace motley::cuda::sm90

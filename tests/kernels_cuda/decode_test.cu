@@ -1,0 +1,143 @@
+// The path for a few tokens against the path for many, over the same inputs.
+#include <cmath>
+#include <string>
+
+#include "motley/kernels/cuda/expert_layer.h"
+#include "tests/kernels_cuda/reference.cuh"
+#include "tests/kernels_cuda/tests.h"
+#include "tests/kernels_cuda/values.h"
+
+namespace motley::cuda::test {
+namespace {
+
+struct Case {
+  int tokens, width, expert_width, experts, top_k;
+  ActivationKind activation = ActivationKind::kSwiGlu;
+  bool places = false, bias = false;
+  int used_experts = 0;  // 0: all
+};
+
+std::mt19937 generator(5);
+
+void check(Report& report, const Case& c) {
+  const int T = c.tokens, D = c.width, F = c.expert_width, E = c.experts, K = c.top_k, N = T * K;
+  const Activation activation{c.activation, 1.5f, 1.0f};
+  const int G = activation.hidden_width(F);
+  const long gap = c.places ? 64 : 0, up_stride = long(G) * D + gap, down_stride = long(D) * F + gap;
+  std::vector<int> host_slots(N), host_places(E);
+  for (int& slot : host_slots) {
+    slot = static_cast<int>(generator() % (c.used_experts ? c.used_experts : E));
+    if (c.places && generator() % 5 == 0) slot = generator() % 2 ? -1 : E;
+  }
+  for (int e = 0; e < E; ++e) host_places[e] = e % 4 == 2 ? -1 : E - 1 - e;
+  std::vector<float> host_weights(N);
+  for (float& weight : host_weights) weight = 0.1f + generator() % 1000 * 1e-3f;
+
+  DeviceArray<uint16_t> x(random_values(generator, DataType::kBf16, T * (D + gap), 1)),
+      gate_up(random_values(generator, DataType::kBf16, E * up_stride, 1 / std::sqrt(D))),
+      down(random_values(generator, DataType::kBf16, E * down_stride, 1 / std::sqrt(F))),
+      up_bias(random_values(generator, DataType::kBf16, size_t(E) * G, 0.5)),
+      down_bias(random_values(generator, DataType::kBf16, size_t(E) * D, 0.5));
+  DeviceArray<float> gate_weights(host_weights);
+  DeviceArray<int> slots(host_slots), places(host_places), row_assignment(N), expert_offset(E + 1),
+      token_rows(N);
+  DeviceArray<char> schedule_memory(tile_schedule_bytes(N, E)),
+      plan_workspace(routing_plan_workspace_bytes(N, E));
+  const TileSchedule schedule = take_tile_schedule(N, E, schedule_memory.get());
+  routing_plan(slots.get(), N, E, {row_assignment.get(), expert_offset.get(), token_rows.get()}, schedule,
+               plan_workspace.get(), nullptr);
+  if (c.places) tile_schedule(expert_offset.get(), E, places.get(), schedule, nullptr);
+  const ExpertShape shape{T, K, E, E, D, F, N};
+  ExpertLayer layer{Family::kSm90,
+                    shape,
+                    {row_assignment.get(), expert_offset.get(), c.places ? places.get() : nullptr, schedule},
+                    token_rows.get(),
+                    activation,
+                    {gate_up.get(), up_stride},
+                    {down.get(), down_stride},
+                    {c.bias ? up_bias.get() : nullptr, G},
+                    {c.bias ? down_bias.get() : nullptr, D}};
+  report.check(few_tokens(layer.family, shape), "few tokens");
+
+  DeviceArray<char> workspace(expert_layer_forward_workspace_bytes(shape));
+  DeviceArray<float> expected(size_t(T) * D);
+  ExpertLayerForward forward{x.get(), D + gap, gate_weights.get(), nullptr, expected.get(), true};
+  forward.many_tokens = true;
+  expert_layer_forward(layer, forward, workspace.get(), nullptr);
+  forward.many_tokens = false;
+  MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+  const std::vector<float> wanted = expected.host();
+  double squares = 0;
+  for (float value : wanted) squares += double(value) * value;
+  const float floor = 0.02f * std::sqrt(squares / std::max<size_t>(1, wanted.size()));
+
+  DeviceArray<unsigned> counters(std::vector<unsigned>(few_tokens_counters(), 0u));
+  std::vector<float> before;
+  for (const bool from_slots : {true, false}) {
+    DeviceArray<char> poisoned(workspace.bytes());
+    DeviceArray<float> y(wanted.size());
+    DeviceArray<uint16_t> rounded(wanted.size());
+    forward.slots = from_slots ? slots.get() : nullptr;
+    layer.plan.row_assignment = from_slots ? nullptr : row_assignment.get();
+    layer.plan.expert_offset = from_slots ? nullptr : expert_offset.get();
+    forward.y = y.get(), forward.y_fp32 = true, forward.counters = from_slots ? counters.get() : nullptr;
+    expert_layer_forward(layer, forward, poisoned.get(), nullptr);
+    forward.y = rounded.get(), forward.y_fp32 = false;
+    expert_layer_forward(layer, forward, poisoned.get(), nullptr);
+    MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+    const std::vector<float> got = y.host();
+    const std::vector<uint16_t> got_rounded = rounded.host();
+    size_t bad = 0, bad_rounded = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      bad += !(std::abs(got[i] - wanted[i]) <= floor + 0.01f * std::abs(wanted[i]));
+      bad_rounded += got_rounded[i] != from_float(DataType::kBf16, got[i]);
+    }
+    if (bad || bad_rounded)
+      std::printf("  %zu of %zu differ, %zu when rounded\n", bad, got.size(), bad_rounded);
+    report.check(bad == 0, from_slots ? "y from slots" : "y from a plan");
+    report.check(bad_rounded == 0, "y in bf16");
+    report.check(
+        y.guard_intact() && rounded.guard_intact() && poisoned.guard_intact() && counters.guard_intact(),
+        "guards");
+    const std::vector<unsigned> left = counters.host();
+    report.check(std::all_of(left.begin(), left.end(), [](unsigned value) { return value == 0; }),
+                 "counters");
+    report.check(before.empty() || std::memcmp(before.data(), got.data(), got.size() * sizeof(float)) == 0,
+                 "the same bits from slots and from a plan");
+    before = got;
+  }
+}
+
+}  // namespace
+
+void test_decode(Report& report, int most_cases) {
+  using A = ActivationKind;
+  const Case cases[] = {
+      {1, 64, 32, 1, 1},
+      {1, 256, 136, 8, 4},
+      {3, 72, 40, 5, 3},
+      {2, 8, 8, 3, 2},
+      {5, 136, 200, 9, 4, A::kGeGlu, true, true},
+      {7, 128, 264, 300, 6, A::kClampedSwiGlu, false, true},
+      {16, 200, 72, 8, 2, A::kGelu, true, true},
+      {33, 136, 328, 4, 1, A::kRelu},
+      {64, 128, 96, 6, 3, A::kSilu, true},
+      {64, 64, 64, 16, 8, A::kSwiGlu, false, false, 2},
+      {16, 1024, 384, 32, 8},
+      {64, 1024, 512, 16, 8},
+      {64, 1032, 520, 8, 2, A::kSwiGlu, true, true},
+      {64, 128, 64, 1024, 16},
+      {64, 1024, 512, 8, 1, A::kSwiGlu, false, false, 1},
+  };
+  int index = 0;
+  for (const Case& c : cases) {
+    if (index++ >= most_cases) break;
+    const std::string name = "few tokens " + std::to_string(c.tokens) + "," + std::to_string(c.width) + "," +
+                             std::to_string(c.expert_width) + "," + std::to_string(c.experts) + "," +
+                             std::to_string(c.top_k);
+    report.name = name;
+    check(report, c);
+  }
+}
+
+}  // namespace motley::cuda::test
