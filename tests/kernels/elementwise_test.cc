@@ -108,7 +108,9 @@ TEST_P(ElementwiseTest, ActivationsPassOnWhatIsNotFinite) {
           const bool finite = i != at || std::isfinite(expected);
           ASSERT_EQ(std::isfinite(a[i]), finite) << static_cast<int>(kind) << " of " << g << ", " << u;
         }
-        if (std::isfinite(expected)) EXPECT_NEAR(a[at], expected, 1e-6);
+        if (std::isfinite(expected)) {
+          EXPECT_NEAR(a[at], expected, 1e-6);
+        }
       }
     }
   }

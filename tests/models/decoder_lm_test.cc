@@ -102,7 +102,9 @@ TEST_F(DecoderLm, GivesTheSameBitsWhereBlocksRunAgainInBackward) {
   size_t i = 0;
   model->visit([&](const std::string& name, at::Tensor& tensor, TensorRole) {
     ASSERT_EQ(tensor.grad().defined(), gradients[i].defined()) << name;
-    if (tensor.grad().defined()) EXPECT_TRUE(tensor.grad().equal(gradients[i])) << name;
+    if (tensor.grad().defined()) {
+      EXPECT_TRUE(tensor.grad().equal(gradients[i])) << name;
+    }
     ++i;
   });
 }

@@ -50,7 +50,9 @@ TEST(Registry, SeedAloneDecidesFreshWeights) {
   const auto halves = tensors_of(*half);
   for (const auto& [name, tensor] : tensors_of(*model)) {
     const at::Tensor& other = halves.at(name);
-    if (other.scalar_type() == at::kBFloat16) EXPECT_TRUE(at::equal(other, tensor.to(at::kBFloat16))) << name;
+    if (other.scalar_type() == at::kBFloat16) {
+      EXPECT_TRUE(at::equal(other, tensor.to(at::kBFloat16))) << name;
+    }
   }
 }
 

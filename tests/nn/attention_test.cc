@@ -94,7 +94,7 @@ TEST(PackedAttention, CacheGivesTheSameHoweverTokensArrive) {
         };
         const auto found =
             packed_attention(both(first.q, second.q), both(first.k, second.k), both(first.v, second.v),
-                             batch_of({chunk, chunk}), {&cache, 0, &ids});
+                             batch_of({chunk, chunk}), {&cache, 0, &ids, {}});
         EXPECT_LT(difference(found.narrow(0, 0, chunk), expected1.narrow(0, done, chunk)), 1e-5);
         EXPECT_LT(difference(found.narrow(0, chunk, chunk), expected2.narrow(0, done, chunk)), 1e-5);
         for (const int64_t id : ids) cache.commit(id, chunk);
