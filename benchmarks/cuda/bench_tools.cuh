@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <random>
 #include <string>
@@ -85,6 +86,32 @@ inline std::vector<int> make_slots(int tokens, int experts, int top_k, const std
     for (int k = 0; k < top_k; ++k) slots.push_back(score[k].second);
   }
   return slots;
+}
+
+struct LayerShape {
+  int T, D, F, E, K;
+};
+
+struct LayerArguments {
+  std::string skew;  // as make_slots takes it
+  std::vector<LayerShape> shapes;
+};
+
+// [skew] [T,D,F,E,K ...]; uniform routing and the seven shapes of docs/kernel_log.md without them.
+inline LayerArguments read_arguments(int count, char** arguments) {
+  LayerArguments result{"uniform", {}};
+  for (int i = 1; i < count; ++i) {
+    LayerShape s;
+    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5)
+      result.shapes.push_back(s);
+    else
+      result.skew = arguments[i];
+  }
+  if (result.shapes.empty())
+    result.shapes = {{32768, 4096, 1024, 128, 8}, {32768, 4096, 512, 128, 8}, {24576, 1536, 256, 128, 8},
+                     {8192, 4096, 14336, 8, 2},   {8192, 2048, 768, 128, 8},  {32768, 2048, 768, 128, 8},
+                     {32768, 2048, 1024, 64, 8}};
+  return result;
 }
 
 }  // namespace motley::cuda::bench

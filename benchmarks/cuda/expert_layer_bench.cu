@@ -41,11 +41,7 @@ void print_ceilings() {
               unit / cold, unit / warm, 2. * from.count / copy.median * 1e-9);
 }
 
-struct Shape {
-  int T, D, F, E, K;
-};
-
-void measure(const Shape& s, const std::string& skew) {
+void measure(const LayerShape& s, const std::string& skew) {
   const auto [T, D, F, E, K] = s;
   const int R = T * K;
   const ExpertShape shape{T, K, E, E, D, F, R};
@@ -180,22 +176,10 @@ void measure(const Shape& s, const std::string& skew) {
 
 int main(int count, char** arguments) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::string skew = "uniform";
-  std::vector<Shape> shapes;
-  for (int i = 1; i < count; ++i) {
-    Shape s;
-    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5)
-      shapes.push_back(s);
-    else
-      skew = arguments[i];
-  }
-  if (shapes.empty())
-    shapes = {{32768, 4096, 1024, 128, 8}, {32768, 4096, 512, 128, 8}, {24576, 1536, 256, 128, 8},
-              {8192, 4096, 14336, 8, 2},   {8192, 2048, 768, 128, 8},  {32768, 2048, 768, 128, 8},
-              {32768, 2048, 1024, 64, 8}};
+  const auto [skew, shapes] = read_arguments(count, arguments);
   try {
     print_ceilings();
-    for (const Shape& shape : shapes) measure(shape, skew);
+    for (const LayerShape& shape : shapes) measure(shape, skew);
   } catch (const std::exception& error) {
     std::printf("FAILED: %s\n", error.what());
     return 1;

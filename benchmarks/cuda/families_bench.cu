@@ -14,10 +14,6 @@ namespace {
 using namespace motley::cuda;
 using namespace motley::cuda::bench;
 
-struct Shape {
-  int T, D, F, E, K;
-};
-
 template <class T>
 __global__ void add_squares(const T* one, const T* two, size_t count, double* sums) {
   double difference = 0, size = 0;
@@ -45,7 +41,7 @@ double distance(const Buffer<T>& one, const Buffer<T>& two) {
 struct Results {
   Buffer<bf16> hidden, y, dx, dgate_up, ddown;
   Buffer<float> dgate_weights;
-  explicit Results(const Shape& s)
+  explicit Results(const LayerShape& s)
       : hidden(size_t(s.T) * s.K * 2 * s.F),
         y(size_t(s.T) * s.D),
         dx(y.count),
@@ -62,7 +58,7 @@ struct Way {
 
 class Comparison {
  public:
-  Comparison(const Shape& shape, const std::string& skew)
+  Comparison(const LayerShape& shape, const std::string& skew)
       : s(shape),
         R(s.T * s.K),
         x(size_t(s.T) * s.D, 1, 3),
@@ -175,7 +171,7 @@ class Comparison {
         6 * unit() / backward.median, backward.median, backward.low, backward.high);
   }
 
-  const Shape s;
+  const LayerShape s;
   const int R;
   Buffer<bf16> x, dy, gate_up, down;
   Buffer<float> gate_weights;
@@ -193,21 +189,9 @@ class Comparison {
 
 int main(int count, char** arguments) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::string skew = "uniform";
-  std::vector<Shape> shapes;
-  for (int i = 1; i < count; ++i) {
-    Shape s;
-    if (std::sscanf(arguments[i], "%d,%d,%d,%d,%d", &s.T, &s.D, &s.F, &s.E, &s.K) == 5)
-      shapes.push_back(s);
-    else
-      skew = arguments[i];
-  }
-  if (shapes.empty())
-    shapes = {{32768, 4096, 1024, 128, 8}, {32768, 4096, 512, 128, 8}, {24576, 1536, 256, 128, 8},
-              {8192, 4096, 14336, 8, 2},   {8192, 2048, 768, 128, 8},  {32768, 2048, 768, 128, 8},
-              {32768, 2048, 1024, 64, 8}};
+  const auto [skew, shapes] = read_arguments(count, arguments);
   try {
-    for (const Shape& shape : shapes) Comparison(shape, skew).run();
+    for (const LayerShape& shape : shapes) Comparison(shape, skew).run();
   } catch (const std::exception& error) {
     std::printf("FAILED: %s\n", error.what());
     return 1;

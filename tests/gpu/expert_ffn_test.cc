@@ -15,32 +15,6 @@ namespace motley::test {
 namespace {
 
 using ExpertFfnOnGpu = OnGpu;
-const char* const kNames[] = {"dx", "dgate_weights", "dgate_up", "ddown", "dgate_up_bias", "ddown_bias"};
-
-Tensors inputs_of(const ExpertProblem& problem) {
-  Tensors inputs = {problem.x, problem.gate_weights, problem.weights.gate_up, problem.weights.down};
-  if (problem.weights.gate_up_bias.defined()) {
-    inputs.push_back(problem.weights.gate_up_bias);
-    inputs.push_back(problem.weights.down_bias);
-  }
-  return inputs;
-}
-
-ExpertWeights weights_of(const Tensors& inputs, ExpertWeights weights) {
-  weights.gate_up = inputs[2];
-  weights.down = inputs[3];
-  if (inputs.size() > 4) {
-    weights.gate_up_bias = inputs[4];
-    weights.down_bias = inputs[5];
-  }
-  return weights;
-}
-
-Tensors leaves(const Tensors& tensors) {
-  Tensors result;
-  for (const auto& tensor : tensors) result.push_back(leaf(tensor));
-  return result;
-}
 
 at::Tensor run(const ExpertProblem& problem, const Tensors& inputs,
                std::optional<at::ScalarType> out_dtype = {}) {
@@ -61,11 +35,11 @@ void check(const ExpertProblem& problem, double tolerance) {
   const auto found = gradients(y, inputs, gpu.dy), again = gradients(run(gpu, inputs), inputs, gpu.dy);
   const auto wanted = gradients(expected, cpu_inputs, problem.dy.to(at::kDouble));
   for (size_t i = 0; i < inputs.size(); ++i) {
-    ASSERT_TRUE(found[i].defined()) << kNames[i];
-    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kNames[i];
+    ASSERT_TRUE(found[i].defined()) << kExpertFfnGradients[i];
+    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kExpertFfnGradients[i];
     const auto zeros = at::zeros(inputs[i].sizes(), at::kDouble);
-    expect_close(kNames[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
-    expect_same_bits(kNames[i], again[i], found[i]);
+    expect_close(kExpertFfnGradients[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
+    expect_same_bits(kExpertFfnGradients[i], again[i], found[i]);
   }
 }
 
@@ -167,7 +141,7 @@ TEST_F(ExpertFfnOnGpu, TakesAnyLayout) {
         const auto again = leaves(inputs_of(problem));
         const auto found = gradients(run(problem, again), again, gradient);
         for (size_t i = 0; i < found.size(); ++i) {
-          expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+          expect_same_bits(kExpertFfnGradients[i], found[i], expected_gradients[i]);
         }
       }
       // Weights that are aligned to their elements only.

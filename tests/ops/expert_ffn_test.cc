@@ -18,35 +18,6 @@ namespace motley::test {
 namespace {
 
 const auto kInt32 = at::TensorOptions().dtype(at::kInt);
-const char* const kNames[] = {"dx", "dgate_weights", "dgate_up", "ddown", "dgate_up_bias", "ddown_bias"};
-
-// x, gate weights and the weights there are, in one list; and back.
-Tensors inputs_of(const ExpertProblem& problem) {
-  Tensors inputs = {problem.x, problem.gate_weights, problem.weights.gate_up, problem.weights.down};
-  if (problem.weights.gate_up_bias.defined()) {
-    inputs.push_back(problem.weights.gate_up_bias);
-    inputs.push_back(problem.weights.down_bias);
-  }
-  return inputs;
-}
-
-ExpertWeights weights_of(const Tensors& inputs, ExpertWeights weights) {
-  weights.gate_up = inputs[2];
-  weights.down = inputs[3];
-  if (inputs.size() > 4) {
-    weights.gate_up_bias = inputs[4];
-    weights.down_bias = inputs[5];
-  }
-  return weights;
-}
-
-Tensors leaves(const Tensors& tensors, std::optional<at::ScalarType> dtype = {}) {
-  Tensors result;
-  for (const auto& tensor : tensors) {
-    result.push_back(leaf(dtype.has_value() ? tensor.to(*dtype) : tensor));
-  }
-  return result;
-}
 
 at::Tensor run(const ExpertProblem& problem, const Tensors& inputs,
                std::optional<at::ScalarType> out_dtype = {}) {
@@ -69,9 +40,9 @@ void check(const ExpertProblem& problem, double tolerance) {
   const auto wanted = gradients(expected, reference_inputs, problem.dy.to(at::kDouble));
   for (size_t i = 0; i < inputs.size(); ++i) {
     const auto zeros = at::zeros(inputs[i].sizes(), at::kDouble);
-    ASSERT_TRUE(found[i].defined()) << kNames[i];
-    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kNames[i];
-    expect_close(kNames[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
+    ASSERT_TRUE(found[i].defined()) << kExpertFfnGradients[i];
+    EXPECT_EQ(found[i].scalar_type(), inputs[i].scalar_type()) << kExpertFfnGradients[i];
+    expect_close(kExpertFfnGradients[i], found[i], wanted[i].defined() ? wanted[i] : zeros, tolerance);
   }
 }
 
@@ -133,7 +104,7 @@ TEST(ExpertFfn, ReferenceGradientsAreFiniteDifferences) {
         [&](const Tensors& at_point) { return reference(problem, at_point).mul(dy).sum().item<double>(); },
         inputs);
     for (size_t i = 0; i < inputs.size(); ++i) {
-      expect_close(kNames[i], found[i], wanted[i], 1e-6);
+      expect_close(kExpertFfnGradients[i], found[i], wanted[i], 1e-6);
     }
   }
 }
@@ -174,7 +145,7 @@ TEST(ExpertFfn, GivesPartialSumsInFp32) {
   const auto again = leaves(inputs_of(problem));
   const auto wanted = gradients(run(problem, again), again, problem.dy);
   for (size_t i = 0; i < found.size(); ++i) {
-    expect_same_bits(kNames[i], found[i], wanted[i]);
+    expect_same_bits(kExpertFfnGradients[i], found[i], wanted[i]);
   }
 }
 
@@ -203,7 +174,7 @@ TEST(ExpertFfn, HasTheSameBitsForAnyNumberOfThreads) {
       found.push_back(y);
       expected = expected.empty() ? found : expected;
       for (size_t i = 0; i < found.size(); ++i) {
-        expect_same_bits(i < inputs.size() ? kNames[i] : "y", found[i], expected[i]);
+        expect_same_bits(i < inputs.size() ? kExpertFfnGradients[i] : "y", found[i], expected[i]);
       }
     }
   }
@@ -228,13 +199,13 @@ TEST(ExpertFfn, TakesAnyLayout) {
     const auto again = leaves(inputs_of(problem));
     const auto found = gradients(run(laid_out, again), again, layout(dy));
     for (size_t i = 0; i < found.size(); ++i) {
-      expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+      expect_same_bits(kExpertFfnGradients[i], found[i], expected_gradients[i]);
     }
   }
   const auto again = leaves(inputs_of(problem));
   const auto found = gradients(run(problem, again), again, dy);
   for (size_t i = 0; i < found.size(); ++i) {
-    expect_same_bits(kNames[i], found[i], expected_gradients[i]);
+    expect_same_bits(kExpertFfnGradients[i], found[i], expected_gradients[i]);
   }
 }
 
@@ -253,8 +224,8 @@ TEST(ExpertFfn, ReadsExpertsAtAnyStride) {
   const auto y = run(problem, spaced);
   expect_same_bits("y", y, expected);
   const auto found = gradients(y, {spaced[2], spaced[3]}, problem.dy);
-  expect_same_bits(kNames[2], found[0], expected_gradients[2]);
-  expect_same_bits(kNames[3], found[1], expected_gradients[3]);
+  expect_same_bits(kExpertFfnGradients[2], found[0], expected_gradients[2]);
+  expect_same_bits(kExpertFfnGradients[3], found[1], expected_gradients[3]);
 }
 
 TEST(ExpertFfn, GivesOnlyTheGradientsThatAreWanted) {
@@ -264,7 +235,8 @@ TEST(ExpertFfn, GivesOnlyTheGradientsThatAreWanted) {
   for (size_t i = 0; i < all.size(); ++i) {
     auto inputs = inputs_of(problem);
     inputs[i] = leaf(inputs[i]);
-    expect_same_bits(kNames[i], gradients(run(problem, inputs), {inputs[i]}, problem.dy)[0], expected[i]);
+    expect_same_bits(kExpertFfnGradients[i], gradients(run(problem, inputs), {inputs[i]}, problem.dy)[0],
+                     expected[i]);
   }
 }
 
@@ -279,7 +251,7 @@ TEST(ExpertFfn, RefusesWeightsThatChangedBeforeBackward) {
     inputs[i].mul_(2);
     const auto message = error_of([&] { gradients(y, {inputs[(i + 1) % 4]}, problem.dy); });
     EXPECT_NE(message.find("modified by an inplace operation"), std::string::npos)
-        << kNames[i] << ": " << message;
+        << kExpertFfnGradients[i] << ": " << message;
   }
 }
 

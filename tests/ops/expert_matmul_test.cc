@@ -72,14 +72,6 @@ std::vector<Pair> all_pairs(const ExpertProblem& problem) {
   return pairs;
 }
 
-Tensors leaves(const Tensors& tensors, std::optional<at::ScalarType> dtype = {}) {
-  Tensors result;
-  for (const auto& tensor : tensors) {
-    result.push_back(leaf(dtype.has_value() ? tensor.to(*dtype) : tensor));
-  }
-  return result;
-}
-
 TEST(ExpertOperators, AgreeWithTheReference) {
   for (const auto& precision : cpu_precisions()) {
     for (const auto spread : all_spreads()) {

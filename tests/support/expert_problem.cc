@@ -106,6 +106,26 @@ ExpertProblem make_expert_problem(const ExpertProblemOptions& options) {
   return problem;
 }
 
+std::vector<at::Tensor> inputs_of(const ExpertProblem& problem) {
+  std::vector<at::Tensor> inputs = {problem.x, problem.gate_weights, problem.weights.gate_up,
+                                    problem.weights.down};
+  if (problem.weights.gate_up_bias.defined()) {
+    inputs.push_back(problem.weights.gate_up_bias);
+    inputs.push_back(problem.weights.down_bias);
+  }
+  return inputs;
+}
+
+ExpertWeights weights_of(const std::vector<at::Tensor>& inputs, ExpertWeights weights) {
+  weights.gate_up = inputs[2];
+  weights.down = inputs[3];
+  if (inputs.size() > 4) {
+    weights.gate_up_bias = inputs[4];
+    weights.down_bias = inputs[5];
+  }
+  return weights;
+}
+
 ExpertProblem on_gpu(const ExpertProblem& problem) {
   const auto move = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(at::kCUDA) : tensor; };
   ExpertProblem moved = problem;

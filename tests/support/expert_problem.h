@@ -42,6 +42,13 @@ struct ExpertProblem {
 };
 ExpertProblem make_expert_problem(const ExpertProblemOptions& options);
 
+// x, gate weights and the weights there are, in one list; and back.
+std::vector<at::Tensor> inputs_of(const ExpertProblem& problem);
+ExpertWeights weights_of(const std::vector<at::Tensor>& inputs, ExpertWeights weights);
+// What the gradients of that list are called.
+inline const char* const kExpertFfnGradients[] = {"dx",    "dgate_weights", "dgate_up",
+                                                  "ddown", "dgate_up_bias", "ddown_bias"};
+
 // Random values in [-1, 1), the same for a seed.
 at::Tensor random_values(at::IntArrayRef sizes, at::ScalarType dtype, uint64_t seed);
 

@@ -8,6 +8,14 @@ namespace motley::test {
 
 at::Tensor leaf(const at::Tensor& values) { return values.detach().clone().set_requires_grad(true); }
 
+Tensors leaves(const Tensors& tensors, std::optional<at::ScalarType> dtype) {
+  Tensors result;
+  for (const auto& tensor : tensors) {
+    result.push_back(leaf(dtype.has_value() ? tensor.to(*dtype) : tensor));
+  }
+  return result;
+}
+
 Tensors gradients(const at::Tensor& output, const Tensors& inputs, const at::Tensor& weight,
                   bool create_graph) {
   if (!output.requires_grad()) {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace motley::test {
@@ -12,6 +13,8 @@ using Tensors = std::vector<at::Tensor>;
 
 // A leaf with these values that requires grad.
 at::Tensor leaf(const at::Tensor& values);
+// One for each, in dtype where that is given.
+Tensors leaves(const Tensors& tensors, std::optional<at::ScalarType> dtype = {});
 
 // d<output, weight>/d(inputs) by autograd; undefined for inputs that the output does not depend on.
 Tensors gradients(const at::Tensor& output, const Tensors& inputs, const at::Tensor& weight,
