@@ -70,6 +70,8 @@ void measure(const LayerShape& s, const std::string& skew) {
                           {},
                           {}};
 
+  Buffer<char> weight_scratch(expert_layer_backward_weight_workspace_bytes(layer));
+
   const auto make_plan = [&] {
     routing_plan(slots.data, R, E, {row_assignment.data, expert_offset.data, token_rows.data}, schedule,
                  plan_workspace.data, nullptr);
@@ -95,7 +97,7 @@ void measure(const LayerShape& s, const std::string& skew) {
                                   {ddown.data, layer.down.stride},
                                   {},
                                   {}},
-                                 nullptr);
+                                 weight_scratch.data, nullptr);
   };
   const double unit = 2. * R * D * F * 1e-9;  // GFLOP/1e0 of one D x F product; over ms: TFLOP/s
   const Timing inference = time_ms([&] { forward(nullptr); });
@@ -110,6 +112,7 @@ void measure(const LayerShape& s, const std::string& skew) {
 
   Buffer<bf16> activated(size_t(R) * F), rows(size_t(R) * D);
   Buffer<float> parts(size_t(R) * num_gate_parts(F));
+  Buffer<char> copy_scratch(copy_to_rows_workspace_bytes(shape));
   const double sum_bytes = 2. * (double(R) + T) * D;
   const auto up = [&](bf16* kept) {
     expert_up(layer.family, shape, layer.plan,
@@ -119,9 +122,10 @@ void measure(const LayerShape& s, const std::string& skew) {
     expert_matmul(layer.family, shape, layer.plan,
                   {from, depth, false, weights, transposed, {}, depth, D, rows.data}, nullptr);
   };
-  const auto outer = [&](const bf16* by_row, int width, const bf16* by_token, bool first,
+  const auto outer = [&](const bf16* by_row, int width, const bf16* other, bool by_token, bool first,
                          const Gradient& out) {
-    expert_outer(layer.family, shape, layer.plan, {by_row, width, by_token, D, true, D, first, out}, nullptr);
+    expert_outer(layer.family, shape, layer.plan, {by_row, width, other, D, by_token, D, first, out},
+                 nullptr);
   };
   struct Part {
     const char* name;
@@ -146,19 +150,23 @@ void measure(const LayerShape& s, const std::string& skew) {
                         nullptr);
        }},
       {"dx", 2, 0, [&] { matmul(dhidden.data, 2 * F, layer.gate_up, false); }},
+      {"copy", 0, sum_bytes,
+       [&] { copy_to_rows(shape, layer.plan, x.data, D, rows.data, copy_scratch.data, nullptr); }},
       {"ddown", 1, 0,
        [&] {
-         outer(weighted.data, F, dy.data, true, {ddown.data, layer.down.stride});
+         outer(weighted.data, F, dy.data, true, true, {ddown.data, layer.down.stride});
        }},
-      {"ddown of rows in order", 1, 0,
+      {"of a copy", 1, 0,
        [&] {
-         expert_outer(layer.family, shape, layer.plan,
-                      {weighted.data, F, rows.data, D, false, D, true, {ddown.data, layer.down.stride}},
-                      nullptr);
+         outer(weighted.data, F, rows.data, false, true, {ddown.data, layer.down.stride});
        }},
       {"dgate_up", 2, 0,
        [&] {
-         outer(dhidden.data, 2 * F, x.data, false, {dgate_up.data, layer.gate_up.stride});
+         outer(dhidden.data, 2 * F, x.data, true, false, {dgate_up.data, layer.gate_up.stride});
+       }},
+      {"of a copy", 2, 0,
+       [&] {
+         outer(dhidden.data, 2 * F, rows.data, false, false, {dgate_up.data, layer.gate_up.stride});
        }},
   };
   std::printf("   ");

@@ -144,7 +144,8 @@ void weights_fast(const WeightGradients& of) {
       .gate_up_bias = gradient_of(of, of.gate_up_bias_grad),
       .down_bias = gradient_of(of, of.down_bias_grad),
   };
-  cuda::expert_layer_backward_weight(layer, backward, current_stream());
+  const at::Tensor workspace = scratch(cuda::expert_layer_backward_weight_workspace_bytes(layer), of.x);
+  cuda::expert_layer_backward_weight(layer, backward, workspace.mutable_data_ptr(), current_stream());
 }
 
 void weights_plainly(const WeightGradients& of) {

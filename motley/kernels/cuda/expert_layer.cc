@@ -119,22 +119,39 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
             backward.dx, backward.dx_fp32, stream);
 }
 
+size_t expert_layer_backward_weight_workspace_bytes(const ExpertLayer& layer) {
+  const int widest = layer.activation.hidden_width(layer.shape.expert_width);
+  if (!outer_wants_copy(layer.family, widest)) return 0;
+  Workspace space(nullptr);
+  space.take_bytes(rows_bytes(layer.shape, layer.shape.model_width));
+  space.take_bytes(copy_to_rows_workspace_bytes(layer.shape));
+  return space.used();
+}
+
 void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBackwardWeight& backward,
-                                  cudaStream_t stream) {
+                                  void* workspace, cudaStream_t stream) {
   const ExpertShape& shape = layer.shape;
   const int D = shape.model_width, F = shape.expert_width, G = layer.activation.hidden_width(F);
   clear_places(layer, backward.down, long(D) * F, stream);
   clear_places(layer, backward.gate_up, long(G) * D, stream);
   clear_places(layer, backward.down_bias, D, stream);
   clear_places(layer, backward.gate_up_bias, G, stream);
-  if (backward.down.data)
+  const auto outer = [&](const void* by_row, int width, const void* by_token, long stride, bool token_first,
+                         const Gradient& gradient) {
+    if (!gradient.data) return;
+    const bool copies = outer_wants_copy(layer.family, width);
+    if (copies) {
+      Workspace space(workspace);
+      void* rows = space.take_bytes(rows_bytes(shape, D));
+      copy_to_rows(shape, layer.plan, by_token, stride, rows,
+                   space.take_bytes(copy_to_rows_workspace_bytes(shape)), stream);
+      by_token = rows, stride = D;
+    }
     expert_outer(layer.family, shape, layer.plan,
-                 {backward.weighted, F, backward.dy, backward.dy_stride, true, D, true, backward.down},
-                 stream);
-  if (backward.gate_up.data)
-    expert_outer(layer.family, shape, layer.plan,
-                 {backward.dhidden, G, backward.x, backward.x_stride, true, D, false, backward.gate_up},
-                 stream);
+                 {by_row, width, by_token, stride, !copies, D, token_first, gradient}, stream);
+  };
+  outer(backward.weighted, F, backward.dy, backward.dy_stride, true, backward.down);
+  outer(backward.dhidden, G, backward.x, backward.x_stride, false, backward.gate_up);
   if (backward.down_bias.data)
     expert_sum(shape, layer.plan,
                {backward.dy, backward.dy_stride, true, D, backward.gate_weights, backward.down_bias}, stream);

@@ -87,7 +87,7 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
                                  void* workspace, cudaStream_t stream);
 
 // Gradients that do not accumulate are overwritten at all places, with zeros where there is no expert or no
-// row; every one may be null.
+// row; every one may be null. Scratch: rows [max_rows, D] where outer_wants_copy, one after the other.
 struct ExpertLayerBackwardWeight {
   const void* dy;  // [T, D]
   long dy_stride;
@@ -97,8 +97,9 @@ struct ExpertLayerBackwardWeight {
   const void *dhidden, *weighted;
   Gradient gate_up, down, gate_up_bias, down_bias;
 };
+size_t expert_layer_backward_weight_workspace_bytes(const ExpertLayer& layer);
 void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBackwardWeight& backward,
-                                  cudaStream_t stream);
+                                  void* workspace, cudaStream_t stream);
 
 // The bytes, and the schedule of row tiles taken from them, that an ExpertPlan needs beside a routing plan:
 // tile_schedule or routing_plan writes it.

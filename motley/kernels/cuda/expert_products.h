@@ -100,6 +100,10 @@ struct OuterProduct {
   bool gathered_first;  // out is [P, gathered_width, row_width], not [P, row_width, gathered_width]
   Gradient out;
 };
+// Whether expert_outer by token is slower than on a copy in the plan's order, the copy included.
+constexpr bool outer_wants_copy(Family family, int row_width) {
+  return family == Family::kSm90 && row_width >= 640;
+}
 
 // The family that is meant for the current device and the type; another one may be forced: kSm80 runs on
 // every card, kSm90 in bf16 on compute capability 9.0.

@@ -86,6 +86,29 @@ __global__ void __launch_bounds__(kMaxThreads)
   }
 }
 
+__global__ void __launch_bounds__(kMaxThreads)
+    invert_rows(const int* __restrict__ row_assignment, int max_rows, int* __restrict__ token_rows) {
+  const int row = blockIdx.x * kMaxThreads + threadIdx.x;
+  const int assignment = row < max_rows ? row_assignment[row] : -1;
+  if (assignment >= 0) token_rows[assignment] = row;
+}
+
+// One block per token: x is read once, though it is wanted in top_k places.
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads)
+    copy_tokens(const Element* __restrict__ x, long x_stride, const int* __restrict__ token_rows, int top_k,
+                int width, Element* __restrict__ rows) {
+  constexpr int kElements = sizeof(uint4) / sizeof(Element);
+  const long token = blockIdx.x;
+  for (int column = threadIdx.x * kElements; column < width; column += blockDim.x * kElements) {
+    const uint4 value = __ldcs(reinterpret_cast<const uint4*>(x + token * x_stride + column));
+    for (int k = 0; k < top_k; ++k) {
+      const long row = token_rows[token * top_k + k];
+      if (row >= 0) __stcs(reinterpret_cast<uint4*>(rows + row * width + column), value);
+    }
+  }
+}
+
 __device__ int expert_of_row(const int* expert_offset, int num_experts, int row) {
   int low = 0, high = num_experts - 1;  // the last expert whose first row is not after `row`
   while (low < high) {
@@ -216,6 +239,26 @@ void token_sum(DataType type, const void* rows, const float* gate_weights, const
     else
       sum_rows<<<num_tokens, threads, 0, stream>>>(from, gate_weights, token_rows, top_k, width,
                                                    static_cast<Element*>(y));
+  });
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
+}
+
+size_t copy_to_rows_workspace_bytes(const ExpertShape& shape) {
+  return sizeof(int) * shape.num_tokens * shape.top_k;
+}
+
+void copy_to_rows(const ExpertShape& shape, const ExpertPlan& plan, const void* x, long x_stride, void* rows,
+                  void* workspace, cudaStream_t stream) {
+  if (shape.num_tokens == 0) return;
+  int* token_rows = static_cast<int*>(workspace);
+  MOTLEY_CUDA_CHECK(cudaMemsetAsync(token_rows, 0xff, copy_to_rows_workspace_bytes(shape), stream));
+  invert_rows<<<blocks_for(shape.max_rows), kMaxThreads, 0, stream>>>(plan.row_assignment, shape.max_rows,
+                                                                      token_rows);
+  with_type(shape.type, [&]<class Element>(Element*) {
+    const int vectors = shape.model_width * sizeof(Element) / sizeof(uint4);
+    copy_tokens<<<shape.num_tokens, std::min(kMaxThreads, (vectors + 31) / 32 * 32), 0, stream>>>(
+        static_cast<const Element*>(x), x_stride, token_rows, shape.top_k, shape.model_width,
+        static_cast<Element*>(rows));
   });
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }

@@ -71,20 +71,22 @@ __device__ void add_bias(const typename Op::Params& p, const Work& work, Accumul
 }
 
 // The last k block of an outer product reaches into rows of the next expert, or into rows that nothing
-// wrote: A has zeros there, B gets them here, so that no NaN spreads.
+// wrote: both operands get zeros there, so that no NaN spreads; a gathered A has them already.
 // `threads` are those of the warp groups that multiply.
-__device__ inline void zero_rows(Element* b, int first, int thread, int threads) {
-  for (int i = first * 8 + thread; i < kTileK * 8; i += threads)  // 8 chunks of a 128-byte line
+template <bool zero_a>
+__device__ void zero_rows(Element* a, Element* b, int first, int thread, int threads) {
 #pragma unroll
-    for (int box = 0; box < kTileN / 64; ++box) reinterpret_cast<uint4*>(b + box * kBoxB)[i] = uint4{};
+  for (int box = 0; box < kTileN / 64; ++box) zero_lines(b + box * kBoxB, first, thread, threads);
+  if constexpr (zero_a) zero_lines(a, first, thread % 128, 128);
   cutlass::arch::fence_view_async_shared();
   cutlass::arch::NamedBarrier::arrive_and_wait(threads, 0);
 }
 
 template <class Op>
-__device__ void multiply(const typename Op::Params& p, SharedStorage& shared, int half, int thread,
+__device__ void multiply(const typename Op::Params& p, typename Op::Storage& shared, int half, int thread,
                          int rank) {
   using namespace cute;
+  constexpr int kStagesA = Op::Storage::kStagesA;
   const int warp = thread / 32, lane = thread % 32;
   auto mma = make_tiled_mma(
       MMA_Atom<decltype(SM90::GMMA::ss_op_selector<Element, Element, float, cute::Shape<_64, _256, _64>,
@@ -126,13 +128,14 @@ __device__ void multiply(const typename Op::Params& p, SharedStorage& shared, in
       }
       continue;
     }
-    if (Op::kOuter) clear(sum);  // an expert without rows gives zeros
+    if (Op::kOuter && k_blocks == 0) clear(sum);  // an expert without rows gives zeros
     mma.accumulate_ = GMMA::ScaleOut::Zero;
     int previous = 0;
     for (int k = 0; k < k_blocks; ++k, stage.advance()) {
       wait(shared.full[stage.index], stage.phase);
       if (Op::kOuter && tail && k == k_blocks - 1)
-        zero_rows(shared.b[stage.index], tail, half * 128 + thread, walk.active(1, rank) ? 256 : 128);
+        zero_rows<!Op::kGather>(shared.a[half][stage.index], shared.b[stage.index], tail, half * 128 + thread,
+                                walk.active(1, rank) ? 256 : 128);
       // No proxy fence between cp.async and wgmma, as in CUTLASS's own cp.async main loops: it would wait for
       // all of this thread's loads, those for later k blocks too.
       if constexpr (Op::kGather) wait(shared.gathered[half][gathered.index], gathered.phase);

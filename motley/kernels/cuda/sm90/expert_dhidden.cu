@@ -19,6 +19,12 @@ struct Dhidden {
     float* gate_parts;
     __nv_bfloat16* plain;  // dA' itself and nothing else, if not null
   };
+  // Kept hidden rows of 256 columns of gate and of up, for each warp of the epilogue.
+  static constexpr int kHiddenRows = 6;
+  struct OfEpilogue {
+    __nv_bfloat16 hidden[kEpilogueWarps][kHiddenRows * 2 * kTileN];
+  };
+  using Storage = SharedStorage<3, OfEpilogue>;
   using Walk = RowsWalk;
   using Gather = RowGather;
   static constexpr bool kGather = true, kOuter = false, kTransposed = false;
@@ -30,25 +36,25 @@ struct Dhidden {
 
   class Epilogue {
    public:
+    __device__ Epilogue(Storage& shared, int warp, int lane)
+        : ring_(shared.of_epilogue.hidden[warp] + lane * 8) {}
+
     __device__ void start_tile() { weight_[0] = next_weight_[0], weight_[1] = next_weight_[1]; }
 
-    // A tile ahead: the kept hidden rows into L2 (three warps have too few loads in flight to wait for
-    // device memory), the gate weights of this warp's rows, one a lane, into a register.
+    // A tile ahead: where the kept hidden rows of this warp lie, and the gate weights of its rows, one a
+    // lane.
     __device__ void prepare(const Params& p, const Work& work, int begin, int half, int warp, int lane) {
       if (p.plain) return;
-      constexpr int kLine = 64, kLinesPerRow = 2 * kTileN / kLine;  // elements of 128 bytes
-      for (int i = warp * 32 + lane; i < kBlockRows * kLinesPerRow; i += 32 * kEpilogueWarps) {
-        const int row = i / kLinesPerRow, line = i % kLinesPerRow;
-        const int column = work.n_tile * kTileN + line % (kLinesPerRow / 2) * kLine;
-        const bool up = line >= kLinesPerRow / 2;
-        if (begin + row >= work.row_end || column >= p.expert_width || (up && !p.activation.gated()))
-          continue;
-        const __nv_bfloat16* at =
-            p.hidden + (begin + row) * p.hidden_stride + column + (up ? p.expert_width : 0);
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+      const int rows = min(kBlockRows, work.row_end - begin);
+      const Source source{begin + warp, num_own_rows(rows, warp), work.n_tile * kTileN + lane * 8};
+      if (source.rows > 0) {
+        bool placed = false;
+#pragma unroll
+        for (Source& place : sources_)
+          if (!placed && place.rows == 0) place = source, placed = true;
       }
       const int row = warp + kEpilogueWarps * lane;
-      const bool mine = row < kBlockRows && begin + row < work.row_end;
+      const bool mine = row < rows;
       next_weight_[half] = mine ? __ldg(p.gate_weights + __ldg(p.row_assignment + begin + row)) : 0.f;
     }
     __device__ void run(const Params& p, const Work& work, int begin, int half, Element* finished, int warp,
@@ -63,34 +69,63 @@ struct Dhidden {
     }
 
    private:
-    // A warp takes a row of 256 columns at a time; two rows are on their way from memory while one is
-    // computed. One row a turn: unrolled four times, the code of 18 KB no longer fitted the instruction cache
-    // next to the scheduler, and a row took 1900 cycles.
+    struct Source {  // hidden rows still to be fetched, every third one
+      int next_row = 0, rows = 0, column = 0;
+    };
+    __device__ static int num_own_rows(int rows, int warp) {
+      return (rows - warp + kEpilogueWarps - 1) / kEpilogueWarps;
+    }
+
+    // Fills the ring: each lane copies what it will read itself, so that no barrier is needed.
+    template <bool gated>
+    __device__ void fetch(const Params& p) {
+#pragma unroll 1
+      while (ahead_ < kHiddenRows) {
+        if (sources_[0].rows == 0) return;
+        Source& source = sources_[0];
+        const uint32_t to = cute::cast_smem_ptr_to_uint(ring_ + fetched_ * 2 * kTileN);
+        const bool inside = source.column < p.expert_width;
+        const __nv_bfloat16* from =
+            p.hidden + (inside ? source.next_row * p.hidden_stride + source.column : 0);
+        copy(to, from, inside);
+        if constexpr (gated) copy(to + 2 * kTileN, inside ? from + p.expert_width : from, inside);
+        cute::cp_async_fence();
+        source.next_row += kEpilogueWarps;
+        if (--source.rows == 0)
+          sources_[0] = sources_[1], sources_[1] = sources_[2], sources_[2] = sources_[3], sources_[3] = {};
+        ++ahead_;
+        fetched_ = fetched_ + 1 < kHiddenRows ? fetched_ + 1 : 0;
+      }
+    }
+    __device__ static void copy(uint32_t to, const __nv_bfloat16* from, bool valid) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+                   : "memory");
+    }
+
+    // A warp takes a row of 256 columns at a time, while the next ones are on their way from memory. One row
+    // a turn: unrolled, the code no longer fits the instruction cache next to the scheduler.
     template <ActivationKind kind>
-    __device__ static void write(const Params& p, const Work& work, int begin, float weights,
-                                 Element* finished, int warp, int lane) {
+    __device__ void write(const Params& p, const Work& work, int begin, float weights, Element* finished,
+                          int warp, int lane) {
       const int column = work.n_tile * kTileN + lane * 8;
       const bool inside = column < p.expert_width;
-      const int rows = min(kBlockRows, work.row_end - begin);
-      const int count = (rows - warp + kEpilogueWarps - 1) / kEpilogueWarps;  // of this warp
+      const int count = num_own_rows(min(kBlockRows, work.row_end - begin), warp);
       const long first = begin + warp;
-      const __nv_bfloat16* hidden = p.hidden + first * p.hidden_stride + column;
       __nv_bfloat16* dhidden = p.dhidden + first * p.hidden_stride + column;
       __nv_bfloat16* weighted = p.weighted + first * p.expert_width + column;
-      const long hidden_step = kEpilogueWarps * p.hidden_stride, step = kEpilogueWarps * long(p.expert_width);
-      const auto read = [&](int index, Chunk& gate, Chunk& up) {
-        const bool valid = inside && index < count;
-        gate.bits = valid ? __ldcs(reinterpret_cast<const uint4*>(hidden)) : uint4{};
-        if constexpr (is_gated(kind))
-          up.bits = valid ? __ldcs(reinterpret_cast<const uint4*>(hidden + p.expert_width)) : uint4{};
-        hidden += hidden_step;
-      };
-      Chunk gate{}, up{}, next_gate{}, next_up{}, third_gate{}, third_up{};
-      read(0, gate, up);
-      read(1, next_gate, next_up);
 #pragma unroll 1
       for (int index = 0; index < count; ++index) {
-        read(index + 2, third_gate, third_up);
+        fetch<is_gated(kind)>(p);
+        if (ahead_ == kHiddenRows)
+          cute::cp_async_wait<kHiddenRows - 1>();
+        else
+          cute::cp_async_wait<0>();
+        const __nv_bfloat16* hidden = ring_ + read_ * 2 * kTileN;
+        const Chunk gate{*reinterpret_cast<const uint4*>(hidden)};
+        Chunk up{};
+        if constexpr (is_gated(kind)) up.bits = *reinterpret_cast<const uint4*>(hidden + kTileN);
+        --ahead_;
+        read_ = read_ + 1 < kHiddenRows ? read_ + 1 : 0;
         const int row = warp + kEpilogueWarps * index;
         const float weight = __shfl_sync(0xffffffffu, weights, index);
         Chunk dgate, dup, activated;
@@ -102,8 +137,7 @@ struct Dhidden {
         // This row of the finished tile has been read: its place keeps the lanes' parts.
         __syncwarp();
         parts_of(finished, row)[lane] = inside ? part : 0.f;
-        dhidden += hidden_step, weighted += step;
-        gate = next_gate, up = next_up, next_gate = third_gate, next_up = third_up;
+        dhidden += kEpilogueWarps * p.hidden_stride, weighted += kEpilogueWarps * long(p.expert_width);
       }
       __syncwarp();
       if (lane < count) {  // a lane sums a row, each from another bank on
@@ -138,7 +172,10 @@ struct Dhidden {
       return part;
     }
 
-    float weight_[2], next_weight_[2] = {};  // of the halves of a tile, one row a lane
+    float weight_[2], next_weight_[2] = {};   // of the halves of a tile, one row a lane
+    __nv_bfloat16* const ring_;               // this lane's chunk of the first row
+    Source sources_[4];                       // in order, as many as begin a tile ahead
+    int ahead_ = 0, fetched_ = 0, read_ = 0;  // rows in the ring, and places in it
   };
 };
 
@@ -149,7 +186,7 @@ void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const Hidd
   static_assert(kTileN == kGatePartColumns);
   Dhidden::Params p{};
   set_rows_walk(p, plan, shape.model_width, num_gate_parts(shape.expert_width));
-  set_gathered(p, shape, plan, product.dy, product.dy_stride, shape.model_width, true);
+  set_gathered(p, shape, plan, product.dy, product.dy_stride, shape.model_width);
   p.map_b = weights_map(shape, product.down, shape.model_width, shape.expert_width, 64);
   p.activation = product.activation;
   p.expert_width = shape.expert_width;
@@ -167,7 +204,7 @@ void multiply_by_token(const ExpertShape& shape, const ExpertPlan& plan, const R
                        const CUtensorMap& weights, cudaStream_t stream) {
   Dhidden::Params p{};
   set_rows_walk(p, plan, product.depth, ceil_div(product.width, kTileN));
-  set_gathered(p, shape, plan, product.x, product.x_stride, product.depth, true);
+  set_gathered(p, shape, plan, product.x, product.x_stride, product.depth);
   p.map_b = weights;
   set_bias(p, product.bias, product.width);
   p.expert_width = product.width;

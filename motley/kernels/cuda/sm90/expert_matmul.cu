@@ -15,6 +15,7 @@ struct InOrder {
     __nv_bfloat16* out;
     int width;
   };
+  using Storage = SharedStorage<>;
   using Walk = RowsWalk;
   using Gather = NoGather;
   static constexpr bool kGather = false, kOuter = false, kTransposed = false;
@@ -24,6 +25,7 @@ struct InOrder {
     return n_tile * kTileN + rank * (kTileN / 2);
   }
   struct Epilogue : NoPreparation {
+    using NoPreparation::NoPreparation;
     __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
                         int lane) {
       store_rows(p.out, p.width, begin, work.row_end, work.n_tile, p.width, finished, warp, lane);

@@ -1,5 +1,5 @@
-// Weight gradients: per expert, the outer product of rows gathered by token with rows in order. The
-// gathered operand is M, so that it is split between the blocks of a cluster and the other is shared.
+// Weight gradients: per expert, the outer product of rows by token with rows in order. The operand by token
+// is M, so that it is split between the blocks of a cluster, because what is gathered cannot be shared.
 #include "motley/kernels/cuda/expert_products.h"
 #include "motley/kernels/cuda/sm90/epilogue.cuh"
 #include "motley/kernels/cuda/sm90/gemm_arguments.h"
@@ -9,16 +9,17 @@ namespace motley::cuda::sm90 {
 namespace {
 
 // out[place] = gathered^T rows [gathered width, width], or its transpose.
-template <bool transposed>
+template <bool transposed, bool gather>
 struct Outer {
   struct Params : GemmParams {
     Gradient out;
     int width;
     __device__ bool direct() const { return out.fp32 || out.accumulate; }
   };
+  using Storage = SharedStorage<>;
   using Walk = OuterWalk;
-  using Gather = DepthGather;
-  static constexpr bool kGather = true, kOuter = true, kTransposed = transposed;
+  using Gather = std::conditional_t<gather, DepthGather, NoGather>;
+  static constexpr bool kGather = gather, kOuter = true, kTransposed = transposed;
   static constexpr auto kMajorA = cute::GMMA::Major::MN, kMajorB = cute::GMMA::Major::MN;
 
   __device__ static int b_begin(const Params&, int n_tile, int rank) {
@@ -49,6 +50,7 @@ struct Outer {
       }
   }
   struct Epilogue : NoPreparation {
+    using NoPreparation::NoPreparation;
     __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
                         int lane) {
       __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out.data) + work.place * p.out.stride;
@@ -61,14 +63,17 @@ struct Outer {
   };
 };
 
-template <bool transposed>
+template <bool transposed, bool gather>
 void multiply_outer(const ExpertShape& shape, const ExpertPlan& plan, const OuterProduct& product,
                     cudaStream_t stream) {
-  using Op = Outer<transposed>;
+  using Op = Outer<transposed, gather>;
   typename Op::Params p{};
   set_outer_walk(p, shape, plan, product.gathered_width, ceil_div(product.row_width, kTileN));
-  set_gathered(p, shape, plan, product.gathered, product.gathered_stride, product.gathered_width,
-               product.by_token);
+  if constexpr (gather)
+    set_gathered(p, shape, plan, product.gathered, product.gathered_stride, product.gathered_width);
+  else
+    p.map_a = rows_map(shape, product.gathered, product.gathered_stride, product.gathered_width);
+  p.gathered_width = product.gathered_width;
   p.map_b = rows_map(shape, product.by_row, product.row_width, product.row_width);
   p.out = product.out;
   p.width = product.row_width;
@@ -80,9 +85,11 @@ void multiply_outer(const ExpertShape& shape, const ExpertPlan& plan, const Oute
 void expert_outer(const ExpertShape& shape, const ExpertPlan& plan, const OuterProduct& product,
                   cudaStream_t stream) {
   if (product.gathered_first)
-    multiply_outer<false>(shape, plan, product, stream);
+    (product.by_token ? multiply_outer<false, true> : multiply_outer<false, false>)(shape, plan, product,
+                                                                                    stream);
   else
-    multiply_outer<true>(shape, plan, product, stream);
+    (product.by_token ? multiply_outer<true, true> : multiply_outer<true, false>)(shape, plan, product,
+                                                                                  stream);
 }
 
 }  // namespace motley::cuda::sm90

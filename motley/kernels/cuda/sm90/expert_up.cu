@@ -16,6 +16,7 @@ struct Up {
     int expert_width;
     __nv_bfloat16 *hidden, *activated;
   };
+  using Storage = SharedStorage<>;
   using Walk = RowsWalk;
   using Gather = RowGather;
   static constexpr bool kGather = true, kOuter = false, kTransposed = false;
@@ -26,6 +27,7 @@ struct Up {
   }
 
   struct Epilogue : NoPreparation {
+    using NoPreparation::NoPreparation;
     __device__ void run(const Params& p, const Work& work, int begin, int, const Element* finished, int warp,
                         int lane) {
       with_kind(p.activation.kind, [&]<ActivationKind kind>() {
@@ -96,7 +98,7 @@ void expert_up(const ExpertShape& shape, const ExpertPlan& plan, const UpProduct
   Up::Params p{};
   set_rows_walk(p, plan, shape.model_width,
                 ceil_div(shape.expert_width, product.activation.gated() ? kHalfN : kTileN));
-  set_gathered(p, shape, plan, product.x, product.x_stride, shape.model_width, true);
+  set_gathered(p, shape, plan, product.x, product.x_stride, shape.model_width);
   p.map_b = weights_map(shape, product.gate_up, hidden_width, shape.model_width, kHalfN);
   set_bias(p, product.bias, hidden_width);
   p.activation = product.activation;
@@ -111,7 +113,7 @@ void multiply_by_token_transposed(const ExpertShape& shape, const ExpertPlan& pl
                                   cudaStream_t stream) {
   Up::Params p{};
   set_rows_walk(p, plan, product.depth, ceil_div(product.width, kTileN));
-  set_gathered(p, shape, plan, product.x, product.x_stride, product.depth, true);
+  set_gathered(p, shape, plan, product.x, product.x_stride, product.depth);
   p.map_b = weights;
   set_bias(p, product.bias, product.width);
   p.activation.kind = ActivationKind::kNone;

@@ -17,7 +17,7 @@ class LineCopy {
       : p_(p), line(thread / 8), chunk(thread % 8), swizzled_(line * 128 + (chunk ^ (line % 8)) * 16) {}
 
   __device__ int assignment(int row, int row_end) const {
-    return row >= row_end ? -1 : p_.row_assignment ? __ldg(p_.row_assignment + row) : row;
+    return row >= row_end ? -1 : __ldg(p_.row_assignment + row);
   }
   // In 16-byte units.
   __device__ uint32_t offset(int assignment) const {

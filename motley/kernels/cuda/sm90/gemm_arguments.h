@@ -26,14 +26,14 @@ inline void set_outer_walk(GemmParams& p, const ExpertShape& shape, const Expert
   p.num_n_tiles = num_n_tiles;
 }
 
-// Rows of the plan by their token, or as they are.
-inline void set_gathered(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan, const void* rows,
-                         long stride, int width, bool by_token) {
-  p.gathered = static_cast<const __nv_bfloat16*>(rows);
+// Rows of the plan by their token.
+inline void set_gathered(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan, const void* tokens,
+                         long stride, int width) {
+  p.gathered = static_cast<const __nv_bfloat16*>(tokens);
   p.gathered_stride = static_cast<unsigned>(stride / 8);
   p.gathered_width = width;
-  p.row_assignment = by_token ? plan.row_assignment : nullptr;
-  p.top_k = Divisor(by_token ? shape.top_k : 1);
+  p.row_assignment = plan.row_assignment;
+  p.top_k = Divisor(shape.top_k);
 }
 
 inline void set_bias(GemmParams& p, PlacedBias bias, int width) {

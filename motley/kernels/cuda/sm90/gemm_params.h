@@ -15,8 +15,7 @@ namespace motley::cuda::sm90 {
 constexpr int kBlockRows = 64;  // rows of one warp group
 constexpr int kTileN = 256;
 constexpr int kTileK = 64;
-constexpr int kStages = 3;   // of B, and of A where TMA brings it: 48 KiB each
-constexpr int kStagesA = 4;  // of a gathered A; the rest of shared memory holds the finished tile
+constexpr int kStages = 3;  // of B, and of A where TMA brings it: 48 KiB each
 constexpr int kClusterBlocks = 2;
 constexpr int kThreads = 384;
 constexpr int kEpilogueWarps = 3;
@@ -25,8 +24,7 @@ struct GemmParams {
   CUtensorMap map_a;  // unused where rows are gathered
   CUtensorMap map_b;
 
-  // The gathered operand: row r of the plan is row row_assignment[r] / top_k of `gathered`, or row r where
-  // row_assignment is null.
+  // The gathered operand: row r of the plan is row row_assignment[r] / top_k of `gathered`.
   const __nv_bfloat16* gathered = nullptr;
   unsigned gathered_stride = 0;  // between rows, in 16-byte units
   int gathered_width = 0;        // columns

@@ -4,15 +4,18 @@
 //
 // An operation Op gives
 //   Params : GemmParams      arguments, with those of its epilogue
-//   Walk, Gather             RowsWalk with RowGather or NoGather, or OuterWalk with DepthGather
+//   Storage                  how shared memory is dealt out
+//   Walk, Gather             RowsWalk with RowGather or NoGather, or OuterWalk with DepthGather or NoGather
 //   kGather                  A by cp.async from p.gathered, else rows in order by TMA
 //   kMajorA, kMajorB         which of its dimensions is contiguous
 //   kOuter, kTransposed      K runs over rows; finished tiles lie transposed in shared memory
 //   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
 //   direct(), store_direct   of outer products: those that multiply add into memory themselves (not bf16, or
 //                            onto what is there), because the finished tile is rounded to bf16
-//   Epilogue                 prepare(p, work, begin, half, warp, lane) for the tile after this one, then
-//                            run(p, work, begin, half, finished, warp, lane) on 64 rows from `begin`
+//   Epilogue                 (shared, warp, lane); start_tile(); prepare(p, work, begin, half, warp, lane)
+//   for
+//                            the tile after this one, then run(p, work, begin, half, finished, warp, lane) on
+//                            64 rows from `begin`
 #pragma once
 
 #include <algorithm>
@@ -24,11 +27,12 @@
 namespace motley::cuda::sm90 {
 
 template <class Op>
-__device__ void finish(const typename Op::Params& p, SharedStorage& shared, int warp, int lane, int rank) {
+__device__ void finish(const typename Op::Params& p, typename Op::Storage& shared, int warp, int lane,
+                       int rank) {
   if constexpr (Op::kOuter)
     if (p.direct()) return;
   uint32_t phases = 0;  // a bit for each half
-  typename Op::Epilogue epilogue;
+  typename Op::Epilogue epilogue(shared, warp, lane);
   typename Op::Walk walk(p);
   const auto prepare = [&] {
     if (!walk.valid()) return;
@@ -61,7 +65,8 @@ template <class Op>
 __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThreads, 1)
     grouped_gemm_kernel(const __grid_constant__ typename Op::Params p) {
   extern __shared__ __align__(1024) unsigned char shared_bytes[];
-  SharedStorage& shared = *reinterpret_cast<SharedStorage*>(shared_bytes);
+  using Storage = typename Op::Storage;
+  Storage& shared = *reinterpret_cast<Storage*>(shared_bytes);
   const int group = cutlass::canonical_warp_group_idx();
   const int rank = cute::block_rank_in_cluster();
   if (threadIdx.x == 0) {
@@ -70,7 +75,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
       Barrier::init(&shared.empty[i], kClusterBlocks * 8);  // warps that multiply
     }
     for (int half = 0; half < 2; ++half) {
-      for (int i = 0; i < kStagesA; ++i) Barrier::init(&shared.gathered[half][i], 128);
+      for (int i = 0; i < Storage::kStagesA; ++i) Barrier::init(&shared.gathered[half][i], 128);
       Barrier::init(&shared.finished_full[half], 4);
       Barrier::init(&shared.finished_empty[half], kEpilogueWarps);
     }
@@ -97,7 +102,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
 
 template <class Op>
 void grouped_gemm(const typename Op::Params& p, cudaStream_t stream) {
-  constexpr size_t kSharedBytes = sizeof(SharedStorage);
+  constexpr size_t kSharedBytes = sizeof(typename Op::Storage);
   static_assert(kSharedBytes <= 227 * 1024);
   int device = 0, num_sms = 0;
   MOTLEY_CUDA_CHECK(cudaGetDevice(&device));

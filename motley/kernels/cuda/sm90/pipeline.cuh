@@ -19,10 +19,23 @@ constexpr int kStageA = kBlockRows * kTileK;  // elements of one warp group's A 
 constexpr int kStageB = kTileN * kTileK;
 constexpr int kBoxB = 64 * 64;  // a 64 x 64 piece of an MN-major B
 
+// Zeros in a 64 x 64 piece from line `first` on; `thread` of `threads`.
+__device__ inline void zero_lines(Element* piece, int first, int thread, int threads) {
+  for (int i = first * 8 + thread; i < 64 * 8; i += threads)  // 8 chunks of a 128-byte line
+    reinterpret_cast<uint4*>(piece)[i] = uint4{};
+}
+
+struct Nothing {};
+
+// How 227 KiB are dealt out. stages_a: of a gathered A.
+template <int stages_a = 4, class OfEpilogue = Nothing>
 struct alignas(1024) SharedStorage {
+  static constexpr int kStagesA = stages_a;
+
   Element a[2][kStagesA][kStageA];  // of each warp group that multiplies
   Element b[kStages][kStageB];
   Element finished[2][kBlockRows * kTileN];
+  OfEpilogue of_epilogue;
   uint64_t full[kStages], empty[kStages];
   uint64_t gathered[2][kStagesA];
   uint64_t finished_full[2], finished_empty[2];

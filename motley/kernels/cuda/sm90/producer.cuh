@@ -7,7 +7,7 @@
 namespace motley::cuda::sm90 {
 
 template <class Op>
-__device__ void produce(const typename Op::Params& p, SharedStorage& shared, int rank) {
+__device__ void produce(const typename Op::Params& p, typename Op::Storage& shared, int rank) {
   constexpr uint16_t kBothBlocks = 0b11;
   constexpr uint64_t kEvictNormal = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_NORMAL);
   constexpr uint32_t kBytes = sizeof(Element) * (kStageB + (Op::kGather ? 0 : 2 * kStageA));
@@ -30,8 +30,9 @@ __device__ void produce(const typename Op::Params& p, SharedStorage& shared, int
       }
       if constexpr (!Op::kGather) {
         for (int half = 0; half < 2; ++half)
-          cute::SM90_TMA_LOAD_3D::copy(&p.map_a, full, kEvictNormal, shared.a[half][stage.index], k * kTileK,
-                                       walk.block_begin(half, rank), 0);
+          cute::SM90_TMA_LOAD_3D::copy(&p.map_a, full, kEvictNormal, shared.a[half][stage.index],
+                                       Op::kOuter ? walk.block_begin(half, rank) : depth,
+                                       Op::kOuter ? depth : walk.block_begin(half, rank), 0);
       }
     }
   }
