@@ -75,8 +75,6 @@ void measure(const Shape& s, double bandwidth) {
         cudaMemcpy(slots.data, all_slots.data(), all_slots.size() * sizeof(int), cudaMemcpyHostToDevice));
     Buffer<char> schedule(tile_schedule_bytes(N, E)), plan_workspace(routing_plan_workspace_bytes(N, E)),
         workspace(expert_layer_forward_workspace_bytes(shape));
-    Buffer<unsigned> counters(few_tokens_counters());
-    MOTLEY_CUDA_CHECK(cudaMemset(counters.data, 0, counters.count * sizeof(unsigned)));
     ExpertLayer layer{
         Family::kSm90,
         shape,
@@ -94,7 +92,6 @@ void measure(const Shape& s, double bandwidth) {
         layer.down = {down[i % kWeightSets]->data, long(D) * F};
         ExpertLayerForward forward{x.data, D, gate_weights.data, nullptr, y.data};
         if (way == kFromSlots) forward.slots = slots.data + i * N;
-        forward.counters = counters.data;
         forward.many_tokens = way == kManyTokens;
         if (way != kFromSlots)
           routing_plan(slots.data + i * N, N, E, {row_assignment.data, expert_offset.data, token_rows.data},

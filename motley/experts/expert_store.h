@@ -18,6 +18,9 @@ class ExpertStore {
   virtual void prefetch(const RoutingPlan& plan) {}
   // The weights for the rows of this plan in one or more waves; valid through backward.
   virtual std::shared_ptr<WeightSource> acquire(const RoutingPlan& plan) = 0;
+  // All weights, where they stay in place and no plan decides what is fetched: inference on a GPU then goes
+  // without a plan. Else null.
+  virtual const ExpertWeights* resident() const { return nullptr; }
   virtual int64_t num_experts() const = 0;
   virtual void visit(const std::string& prefix, const TensorVisitor& visitor) = 0;
 };

@@ -27,6 +27,7 @@ class ResidentStore : public ExpertStore {
   // One wave with every expert. Backward adds weight gradients straight into the parameters' .grad(), in
   // place where there is one, of those parameters that require gradients when acquire is called.
   std::shared_ptr<WeightSource> acquire(const RoutingPlan& plan) override;
+  const ExpertWeights* resident() const override { return &weights_; }
   int64_t num_experts() const override { return options_.num_experts; }
   // gate_up_proj [E, G, D], down_proj [E, D, F], and with bias gate_up_proj_bias [E, G], down_proj_bias [E,
   // D].

@@ -4,9 +4,7 @@
 
 #include "motley/layers/zero_expert_parameters.h"
 #include "motley/ops/expert_ffn.h"
-#include "motley/ops/expert_ffn_compute.h"
 #include "motley/ops/part.h"
-#include "motley/ops/token_sum_zero_experts.h"
 
 namespace motley {
 
@@ -26,23 +24,19 @@ Routing MoeLayer::route(const GateInput& input) const {
   return gate_->route(input);
 }
 
-// In inference on a CPU, where memory is what the sum of rows and zero-computation experts waits for.
-bool MoeLayer::sums_in_one_pass(const at::Tensor& x) const {
-  return x.is_cpu() && !at::GradMode::is_enabled() && dispatcher_->keeps_tokens() &&
-         computes_anything(zero_experts_);
+bool MoeLayer::needs_plan(const at::Tensor& x) const {
+  return !x.is_cuda() || at::GradMode::is_enabled() || !dispatcher_->keeps_tokens() || !store_->resident();
 }
 
 MoeLayer::InFlight MoeLayer::start(const at::Tensor& x, Routing routing) const {
   const Part part("dispatch");
   InFlight in_flight;
   in_flight.exchange = dispatcher_->start_dispatch(x, routing.slots, routing.weights);
-  if (dispatcher_->keeps_tokens()) {
+  if (!dispatcher_->keeps_tokens()) {
+    in_flight.local = zero_expert_part(x, routing, num_experts(), zero_experts_);
+  } else if (needs_plan(x)) {
     in_flight.plan = ops::routing_plan(routing.slots, num_experts());
     store_->prefetch(*in_flight.plan);
-  }
-  in_flight.zero_experts_last = sums_in_one_pass(x);
-  if (!in_flight.zero_experts_last) {
-    in_flight.local = zero_expert_part(x, routing, num_experts(), zero_experts_);
   }
   in_flight.x = x;
   in_flight.routing = std::move(routing);
@@ -52,23 +46,18 @@ MoeLayer::InFlight MoeLayer::start(const at::Tensor& x, Routing routing) const {
 void MoeLayer::compute(InFlight& in_flight) const {
   const Part part("experts");
   const DispatchedTokens tokens = dispatcher_->finish_dispatch(*in_flight.exchange);
-  if (!in_flight.plan) in_flight.plan = ops::routing_plan(tokens.slots, num_experts());
-  const auto source = store_->acquire(*in_flight.plan);
-  if (in_flight.zero_experts_last && !in_flight.local.defined()) {
-    const at::Tensor rows = ops::compute_expert_rows(tokens.x, *in_flight.plan, *source);
-    const Part sum("combine");
-    dispatcher_->start_combine(*in_flight.exchange,
-                               ops::token_sum_with_zero_experts(rows, *in_flight.plan, tokens.x, tokens.slots,
-                                                                tokens.weights, zero_experts_));
-    return;
-  }
-  if (in_flight.zero_experts_last) {
-    in_flight.local =
-        in_flight.local.add(zero_expert_part(in_flight.x, in_flight.routing, num_experts(), zero_experts_));
-  }
+  const bool planned = in_flight.plan || needs_plan(in_flight.x);
+  if (planned && !in_flight.plan) in_flight.plan = ops::routing_plan(tokens.slots, num_experts());
   const at::ScalarType dtype =
       dispatcher_->partial_dtype(in_flight.x.scalar_type(), in_flight.local.defined());
-  const at::Tensor partial = ops::expert_ffn(tokens.x, tokens.weights, *in_flight.plan, source, dtype);
+  const ZeroExperts none;
+  const ZeroExperts& added =
+      dispatcher_->keeps_tokens() && zero_experts_.give_anything() ? zero_experts_ : none;
+  const at::Tensor partial =
+      planned ? ops::expert_ffn_with_zero_experts(tokens.x, tokens.slots, tokens.weights, *in_flight.plan,
+                                                  store_->acquire(*in_flight.plan), added, dtype)
+              : ops::expert_ffn_from_slots(tokens.x, tokens.slots, tokens.weights, num_experts(),
+                                           *store_->resident(), added, dtype);
   dispatcher_->start_combine(*in_flight.exchange, partial);
 }
 

@@ -22,11 +22,11 @@ class MoeLayer : public MoeBlock {
     at::Tensor x;
     Routing routing;
     std::unique_ptr<Dispatcher::Exchange> exchange;
-    std::optional<RoutingPlan> plan;  // made by start where tokens stay, else by compute
+    std::optional<RoutingPlan> plan;  // made by start where tokens stay, else by compute, if one is needed
     // What is added to the experts' sums where the token lives [T, D] fp32, or undefined: the
-    // zero-computation experts' part. Others may add theirs before compute (a shared expert).
+    // zero-computation experts' part, unless it is added with the sums, where tokens stay. Others may add
+    // theirs before compute (a shared expert).
     at::Tensor local;
-    bool zero_experts_last = false;  // their part is still to come, in one pass with the sum of rows
   };
 
   // Throws c10::Error unless the gate's slots are the store's experts and the zero-computation ones.
@@ -50,7 +50,7 @@ class MoeLayer : public MoeBlock {
   void visit(const std::string& prefix, const TensorVisitor& visitor) override;
 
  private:
-  bool sums_in_one_pass(const at::Tensor& x) const;
+  bool needs_plan(const at::Tensor& x) const;
 
   std::unique_ptr<Gate> gate_;
   std::unique_ptr<ExpertStore> store_;

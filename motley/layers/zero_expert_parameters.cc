@@ -2,8 +2,6 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-
 #include "motley/ops/part.h"
 
 namespace motley {
@@ -19,14 +17,9 @@ ZeroExperts make_zero_experts(const std::vector<ZeroExpertKind>& kinds, int64_t 
   return experts;
 }
 
-bool computes_anything(const ZeroExperts& experts) {
-  return std::any_of(experts.kinds.begin(), experts.kinds.end(),
-                     [](ZeroExpertKind kind) { return kind != ZeroExpertKind::kZero; });
-}
-
 at::Tensor zero_expert_part(const at::Tensor& x, const Routing& routing, int64_t num_experts,
                             const ZeroExperts& experts) {
-  if (!computes_anything(experts)) return {};
+  if (!experts.give_anything()) return {};
   const Part part("zero-computation experts");
   return ops::zero_experts(x, routing.slots, routing.weights, num_experts, experts);
 }

@@ -14,9 +14,6 @@ namespace motley {
 ZeroExperts make_zero_experts(const std::vector<ZeroExpertKind>& kinds, int64_t hidden_size,
                               at::ScalarType dtype);
 
-// Whether any of them gives anything but zeros.
-bool computes_anything(const ZeroExperts& experts);
-
 // The weighted sum of the chosen ones [T, D] fp32; undefined where they all give zeros.
 at::Tensor zero_expert_part(const at::Tensor& x, const Routing& routing, int64_t num_experts,
                             const ZeroExperts& experts);

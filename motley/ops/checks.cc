@@ -34,7 +34,7 @@ at::Tensor dense(const at::Tensor& tensor) {
 }
 
 ArgumentChecks::ArgumentChecks(const char* op, const char* name, const at::Tensor& first)
-    : op_(op), dtype_(first.scalar_type()), device_(first.device()) {
+    : op_(op), name_(name), dtype_(first.scalar_type()), device_(first.device()) {
   const bool half_too = !first.is_cpu();
   TORCH_CHECK(dtype_ == at::kFloat || dtype_ == at::kBFloat16 || (half_too && dtype_ == at::kHalf), "[", op_,
               "] expected ", name, " of dtype Float or BFloat16", half_too ? " or Half" : "", ", got ",
@@ -84,6 +84,11 @@ void ArgumentChecks::written(const char* name, const at::Tensor& tensor) const {
               ", which is written, at an address divisible by ", kAlignment, ", got a view at element ",
               tensor.storage_offset(), " of its storage");
   tensor.unsafeGetTensorImpl()->bump_version();
+}
+
+void ArgumentChecks::output_dtype(at::ScalarType dtype) const {
+  TORCH_CHECK(dtype == at::kFloat || dtype == dtype_, "[", op_, "] expected out_dtype Float or that of ",
+              name_, ", ", dtype_, ", got ", dtype);
 }
 
 void ArgumentChecks::not_differentiable(std::initializer_list<at::Tensor> tensors) const {

@@ -36,6 +36,9 @@ class ArgumentChecks {
   // [E + 1] int32 ascending from 0 to at most max_rows.
   void offsets(const char* name, const at::Tensor& tensor, int64_t max_rows) const;
 
+  // Of a result that is rounded once: fp32 or first's.
+  void output_dtype(at::ScalarType dtype) const;
+
   // For operators without a derivative: none of these may ask for one.
   void not_differentiable(std::initializer_list<at::Tensor> tensors) const;
 
@@ -43,6 +46,7 @@ class ArgumentChecks {
 
  private:
   const char* op_;
+  const char* name_;
   at::ScalarType dtype_;
   at::Device device_;
 };

@@ -18,9 +18,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-OptionalTensor optional(const at::Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
 OptionalTensor none_if_undefined(const OptionalTensor& tensor) {
   return tensor.has_value() && tensor->defined() ? tensor : std::nullopt;
 }

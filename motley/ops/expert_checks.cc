@@ -5,7 +5,7 @@
 
 #include "motley/ops/activation.h"
 #include "motley/ops/checks.h"
-#include "motley/ops/operators.h"
+#include "motley/ops/zero_expert_arguments.h"
 
 namespace motley::ops {
 namespace {
@@ -152,31 +152,51 @@ void expert_rows(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor
 }
 
 at::Tensor expert_ffn_forward(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& gate_weights,
-                              const at::Tensor& row_assignment, const at::Tensor& expert_offset,
-                              const at::Tensor& token_rows, const at::Tensor& gate_up, const at::Tensor& down,
-                              const OptionalTensor& gate_up_bias, const OptionalTensor& down_bias,
-                              const OptionalTensor& place_of_expert, int64_t activation, double alpha,
-                              double limit, at::ScalarType out_dtype, const OptionalTensor& hidden) {
+                              const OptionalTensor& row_assignment, const OptionalTensor& expert_offset,
+                              const OptionalTensor& token_rows, const at::Tensor& gate_up,
+                              const at::Tensor& down, const OptionalTensor& gate_up_bias,
+                              const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
+                              int64_t activation, double alpha, double limit, const OptionalTensor& slots,
+                              int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
+                              const OptionalTensor& constant_gate, at::ScalarType out_dtype,
+                              const OptionalTensor& hidden) {
   const ArgumentChecks check("expert_ffn", "x", x);
   check.not_differentiable({x, gate_weights, gate_up, down});
   check.sizes("x", x, {-1, -1}, "[T, D]");
-  const auto integers = dense(token_rows);
-  check.typed("token_rows", integers, at::kInt, {x.size(0), -1}, "[T, K]");
-  check.typed("gate_weights", gate_weights, at::kFloat, integers.sizes(), "[T, K]");
-  const Plan plan(check, row_assignment, expert_offset, integers.size(1), x.size(0));
+  const bool planned = row_assignment && expert_offset && token_rows;
+  TORCH_CHECK(planned || slots, "[expert_ffn] expected a routing plan or slots, got neither");
+  TORCH_CHECK(slots || kinds.empty(), "[expert_ffn] expected slots for ", kinds.size(),
+              " zero-computation experts, got none");
+  auto choices = slots, vectors = constant, gates = constant_gate;
+  if (slots) {
+    const ZeroExpertArguments args(check, x, *slots, gate_weights, num_experts, kinds, constant,
+                                   constant_gate,
+                                   /*tokens_dtype=*/true);
+    choices = args.slots, vectors = args.constant, gates = args.constant_gate;
+  }
+  OptionalTensor assignment, offset, integers;
+  int64_t max_rows = slots ? slots->numel() : 0;
+  if (planned) {
+    integers = dense(*token_rows);
+    check.typed("token_rows", *integers, at::kInt, {x.size(0), -1}, "[T, K]");
+    const Plan plan(check, *row_assignment, *expert_offset, integers->size(1), x.size(0));
+    TORCH_CHECK(plan.num_experts == num_experts, "[expert_ffn] expected a plan of num_experts, ", num_experts,
+                ", got one of ", plan.num_experts);
+    assignment = plan.row_assignment, offset = plan.expert_offset, max_rows = plan.max_rows;
+  }
+  check.typed("gate_weights", gate_weights, at::kFloat, (planned ? integers : choices)->sizes(), "[T, K]");
   auto first_bias = gate_up_bias, second_bias = down_bias, places = place_of_expert;
-  check_weights(check, gate_up, down, first_bias, second_bias, places, plan.num_experts, x.size(1),
-                activation);
-  TORCH_CHECK(out_dtype == at::kFloat || out_dtype == x.scalar_type(),
-              "[expert_ffn] expected out_dtype Float or that of x, ", x.scalar_type(), ", got ", out_dtype);
+  check_weights(check, gate_up, down, first_bias, second_bias, places, num_experts, x.size(1), activation);
+  check.output_dtype(out_dtype);
   const auto kept = hidden.has_value() && hidden->defined() ? hidden : std::nullopt;
   if (kept.has_value()) {
-    check.values("hidden", *kept, {plan.max_rows, gate_up.size(1)}, "[max_rows, G]");
+    check.values("hidden", *kept, {max_rows, gate_up.size(1)}, "[max_rows, G]");
     check.written("hidden", *kept);
   }
-  return expert_ffn_forward_operator().redispatch(
-      backend(keys), dense(x), dense(gate_weights), plan.row_assignment, plan.expert_offset, integers,
-      gate_up, down, first_bias, second_bias, places, activation, alpha, limit, out_dtype, kept);
+  return expert_ffn_forward_operator().redispatch(backend(keys), dense(x), dense(gate_weights), assignment,
+                                                  offset, integers, gate_up, down, first_bias, second_bias,
+                                                  places, activation, alpha, limit, choices, num_experts,
+                                                  kinds, vectors, gates, out_dtype, kept);
 }
 
 at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const OptionalTensor& gate_weights,
@@ -190,9 +210,7 @@ at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const Opt
   if (weights.has_value()) {
     check.typed("gate_weights", *weights, at::kFloat, integers.sizes(), "[T, K]");
   }
-  TORCH_CHECK(out_dtype == at::kFloat || out_dtype == rows.scalar_type(),
-              "[token_sum] expected out_dtype Float or that of rows, ", rows.scalar_type(), ", got ",
-              out_dtype);
+  check.output_dtype(out_dtype);
   return token_sum_operator().redispatch(backend(keys), dense(rows), weights, integers, out_dtype);
 }
 

@@ -7,15 +7,11 @@
 
 #include "motley/ops/expert_ffn_autograd.h"
 #include "motley/ops/expert_ffn_compute.h"
-#include "motley/ops/operators.h"
 #include "motley/ops/tensor_weights.h"
+#include "motley/ops/zero_expert_arguments.h"
 
 namespace motley::ops {
 namespace {
-
-OptionalTensor optional(const at::Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
 
 bool wants_grad(const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
 
@@ -61,15 +57,35 @@ void expert_rows(const at::Tensor& x, const RoutingPlan& plan, const ExpertWeigh
                               weights.activation.limit, rows, optional(hidden));
 }
 
+namespace {
+
+at::Tensor call_forward(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
+                        int64_t num_experts, const ExpertWeights& weights, at::ScalarType out_dtype,
+                        const at::Tensor& hidden, const at::Tensor& slots, const ZeroExperts& zero_experts) {
+  check_unquantised("expert_ffn", weights);
+  const ZeroExpertTensors zero(zero_experts);
+  return expert_ffn_forward_operator().call(
+      x, gate_weights, optional(plan.row_assignment), optional(plan.expert_offset), optional(plan.token_rows),
+      weights.gate_up, weights.down, optional(weights.gate_up_bias), optional(weights.down_bias),
+      optional(weights.place_of_expert), static_cast<int64_t>(weights.activation.kind),
+      weights.activation.alpha, weights.activation.limit, optional(slots), num_experts, zero.kinds,
+      zero.constant, zero.constant_gate, out_dtype, optional(hidden));
+}
+
+}  // namespace
+
 at::Tensor expert_ffn_forward(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                               const ExpertWeights& weights, at::ScalarType out_dtype,
-                              const at::Tensor& hidden) {
-  check_unquantised("expert_ffn", weights);
-  return expert_ffn_forward_operator().call(
-      x, gate_weights, plan.row_assignment, plan.expert_offset, plan.token_rows, weights.gate_up,
-      weights.down, optional(weights.gate_up_bias), optional(weights.down_bias),
-      optional(weights.place_of_expert), static_cast<int64_t>(weights.activation.kind),
-      weights.activation.alpha, weights.activation.limit, out_dtype, optional(hidden));
+                              const at::Tensor& hidden, const ChosenZeroExperts& zero_experts) {
+  return call_forward(x, gate_weights, plan, plan.num_experts(), weights, out_dtype, hidden,
+                      zero_experts.slots, zero_experts.experts);
+}
+
+at::Tensor expert_ffn_from_slots(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& gate_weights,
+                                 int64_t num_experts, const ExpertWeights& weights,
+                                 const ZeroExperts& zero_experts, std::optional<at::ScalarType> out_dtype) {
+  return call_forward(x, gate_weights, {}, num_experts, weights, out_dtype.value_or(x.scalar_type()), {},
+                      slots, zero_experts);
 }
 
 at::Tensor token_sum(const at::Tensor& rows, const at::Tensor& gate_weights, const RoutingPlan& plan,
@@ -80,12 +96,23 @@ at::Tensor token_sum(const at::Tensor& rows, const at::Tensor& gate_weights, con
 
 at::Tensor expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                       std::shared_ptr<WeightSource> source, std::optional<at::ScalarType> out_dtype) {
+  return expert_ffn_with_zero_experts(x, {}, gate_weights, plan, std::move(source), {}, out_dtype);
+}
+
+at::Tensor expert_ffn_with_zero_experts(const at::Tensor& x, const at::Tensor& slots,
+                                        const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                        std::shared_ptr<WeightSource> source, const ZeroExperts& zero_experts,
+                                        std::optional<at::ScalarType> out_dtype) {
   TORCH_CHECK(source != nullptr, "[expert_ffn] expected a weight source, got none");
   const auto dtype = out_dtype.value_or(x.scalar_type());
-  if (c10::GradMode::is_enabled() && (wants_grad(x) || wants_grad(gate_weights) || source->requires_grad())) {
-    return expert_ffn_node(x, gate_weights, plan, std::move(source), dtype);
+  const bool any = wants_grad(x) || wants_grad(gate_weights) || source->requires_grad() ||
+                   wants_grad(zero_experts.constant) || wants_grad(zero_experts.constant_gate);
+  if (c10::GradMode::is_enabled() && any) {
+    return expert_ffn_node(x, gate_weights, plan, std::move(source), dtype, {slots, zero_experts});
   }
-  return compute_expert_ffn(x, gate_weights, plan, *source, dtype, /*keep_hidden=*/false).y;
+  return compute_expert_ffn(x, gate_weights, plan, *source, dtype, /*keep_hidden=*/false,
+                            {slots, zero_experts})
+      .y;
 }
 
 at::Tensor expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,

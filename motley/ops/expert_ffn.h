@@ -10,6 +10,7 @@
 
 #include "motley/ops/expert_weights.h"
 #include "motley/ops/routing_plan.h"
+#include "motley/ops/zero_experts.h"
 
 namespace motley::ops {
 
@@ -33,10 +34,11 @@ at::Tensor expert_outer(const at::Tensor& dy, const at::Tensor& x, const Routing
 void expert_rows(const at::Tensor& x, const RoutingPlan& plan, const ExpertWeights& weights, at::Tensor rows,
                  at::Tensor hidden = {});
 
-// Both of them in one operator, which GPUs have: y [T, D] in out_dtype; hidden as expert_rows has it.
+// Rows and their sum in one operator, which GPUs have: y [T, D] in out_dtype; hidden as expert_rows has it.
+struct ChosenZeroExperts;
 at::Tensor expert_ffn_forward(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                               const ExpertWeights& weights, at::ScalarType out_dtype,
-                              const at::Tensor& hidden = {});
+                              const at::Tensor& hidden, const ChosenZeroExperts& zero_experts);
 
 // y[t] = sum over k, in order, of gate_weights[t, k] * rows[token_rows[t, k]], added in fp32 and rounded
 // once to out_dtype (rows' dtype when not given). gate_weights [T, K] fp32, or undefined for ones.
@@ -52,6 +54,20 @@ at::Tensor expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights, const
 // The same over weights given as tensors; differentiable in them too.
 at::Tensor expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                       const ExpertWeights& weights, std::optional<at::ScalarType> out_dtype = {});
+
+// expert_ffn and zero_experts of the same choices, added in fp32 and rounded once. slots [T, K] are those
+// that the plan was made of. Differentiable in the constant experts' parameters, too; keeps slots beside what
+// expert_ffn keeps.
+at::Tensor expert_ffn_with_zero_experts(const at::Tensor& x, const at::Tensor& slots,
+                                        const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                        std::shared_ptr<WeightSource> source, const ZeroExperts& zero_experts,
+                                        std::optional<at::ScalarType> out_dtype = {});
+
+// The same from the choices alone, on a GPU in inference: a few tokens then take a single launch.
+at::Tensor expert_ffn_from_slots(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& gate_weights,
+                                 int64_t num_experts, const ExpertWeights& weights,
+                                 const ZeroExperts& zero_experts,
+                                 std::optional<at::ScalarType> out_dtype = {});
 
 struct ExpertFfnInputGradients {
   at::Tensor dx;             // [T, D] in x's dtype

@@ -3,10 +3,9 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "motley/ops/expert_ffn_compute.h"
-#include "motley/ops/operators.h"
 #include "motley/ops/single_backward.h"
 #include "motley/ops/tensor_weights.h"
+#include "motley/ops/zero_expert_arguments.h"
 
 namespace motley::ops {
 namespace {
@@ -29,15 +28,13 @@ enum Argument : size_t {
   kDown,
   kGateUpBias,
   kDownBias,
-  kNumArguments = 12
+  kConstant,
+  kConstantGate,
+  kNumArguments = 14
 };
 // Autograd counts edges of the tensors that are there: those of the weights (or of the anchor that stands
-// for a source's) begin here.
+// for a source's) begin here, those of the constant experts follow.
 constexpr size_t kFirstWeightEdge = 2;
-
-OptionalTensor optional(const at::Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
 
 ExpertWeights weights_of(const at::Tensor& gate_up, const at::Tensor& down, const at::Tensor& gate_up_bias,
                          const at::Tensor& down_bias, const at::Tensor& place_of_expert,
@@ -52,6 +49,19 @@ ExpertWeights weights_of(const at::Tensor& gate_up, const at::Tensor& down, cons
   return weights;
 }
 
+// The gradients through the zero-computation experts, added to those through the others.
+void add_zero_experts(const at::Tensor& dy, const variable_list& saved, at::IntArrayRef kinds,
+                      int64_t num_experts, variable_list& results) {
+  if (kinds.empty()) return;
+  const auto &slots = saved[11], &constant = saved[12], &constant_gate = saved[13];
+  const auto [dx, dweights, dconstant, dconstant_gate] = zero_experts_backward_operator().call(
+      dy, saved[0], slots, saved[1], num_experts, kinds, optional(constant), optional(constant_gate));
+  results[kX].add_(dx);
+  results[kGateWeights].add_(dweights);
+  if (constant.defined()) results[kConstant] = dconstant.to(constant.scalar_type());
+  if (constant_gate.defined()) results[kConstantGate] = dconstant_gate.to(constant_gate.scalar_type());
+}
+
 class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
  public:
   // Either `source` and the anchor, which makes autograd build the node where only the source's weights
@@ -59,15 +69,19 @@ class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate_weights,
                             const OptionalTensor& /*anchor*/, const OptionalTensor& gate_up,
                             const OptionalTensor& down, const OptionalTensor& gate_up_bias,
-                            const OptionalTensor& down_bias, const ExpertWeights& weights,
+                            const OptionalTensor& down_bias, const OptionalTensor& /*constant*/,
+                            const OptionalTensor& /*constant_gate*/, const ExpertWeights& weights,
                             const RoutingPlan& plan, const std::shared_ptr<WeightSource>& source,
-                            at::ScalarType out_dtype) {
+                            const ChosenZeroExperts& zero_experts, at::ScalarType out_dtype) {
     TensorWeights tensors(weights);
     auto [y, hidden] = compute_expert_ffn(x, gate_weights, plan, source ? *source : tensors, out_dtype,
-                                          /*keep_hidden=*/true);
+                                          /*keep_hidden=*/true, zero_experts);
+    const ZeroExpertTensors zero(zero_experts.experts);
     context->save_for_backward({x, gate_weights, hidden, plan.row_assignment, plan.expert_offset,
                                 plan.token_rows, weights.gate_up, weights.down, weights.gate_up_bias,
-                                weights.down_bias, weights.place_of_expert});
+                                weights.down_bias, weights.place_of_expert, zero_experts.slots,
+                                zero_experts.experts.constant, zero_experts.experts.constant_gate});
+    context->saved_data["kinds"] = zero.kinds;
     context->saved_data["source"] = at::IValue::make_capsule(c10::make_intrusive<SourceHolder>(source));
     context->saved_data["activation"] = static_cast<int64_t>(weights.activation.kind);
     context->saved_data["alpha"] = weights.activation.alpha;
@@ -89,6 +103,7 @@ class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
                                                              from, weight_gradients);
       results[kX] = dx;
       results[kGateWeights] = dgate_weights;
+      add_zero_experts(gradients[0], saved, data.at("kinds").toIntVector(), plan.num_experts(), results);
     };
     if (source) {
       compute(*source, context->needs_input_grad(kFirstWeightEdge));
@@ -112,20 +127,23 @@ class ExpertFfnNode : public torch::autograd::Function<ExpertFfnNode> {
 }  // namespace
 
 at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
-                           std::shared_ptr<WeightSource> source, at::ScalarType out_dtype) {
+                           std::shared_ptr<WeightSource> source, at::ScalarType out_dtype,
+                           const ChosenZeroExperts& zero_experts) {
   auto anchor = at::empty({0}, x.options().dtype(at::kFloat));
   anchor.set_requires_grad(source->requires_grad());
   const OptionalTensor none;
   return ExpertFfnNode::apply(x, gate_weights, OptionalTensor(anchor), none, none, none, none,
-                              ExpertWeights(), plan, source, out_dtype);
+                              optional(zero_experts.experts.constant),
+                              optional(zero_experts.experts.constant_gate), ExpertWeights(), plan, source,
+                              zero_experts, out_dtype);
 }
 
 at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
                            const ExpertWeights& weights, at::ScalarType out_dtype) {
   return ExpertFfnNode::apply(x, gate_weights, OptionalTensor(), optional(weights.gate_up),
                               optional(weights.down), optional(weights.gate_up_bias),
-                              optional(weights.down_bias), weights, plan, std::shared_ptr<WeightSource>(),
-                              out_dtype);
+                              optional(weights.down_bias), OptionalTensor(), OptionalTensor(), weights, plan,
+                              std::shared_ptr<WeightSource>(), ChosenZeroExperts(), out_dtype);
 }
 
 }  // namespace motley::ops

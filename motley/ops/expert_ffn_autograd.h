@@ -5,14 +5,14 @@
 
 #include <memory>
 
-#include "motley/ops/expert_weights.h"
-#include "motley/ops/routing_plan.h"
+#include "motley/ops/expert_ffn_compute.h"
 
 namespace motley::ops {
 
 // Weights from, and their gradients to, `source`.
 at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,
-                           std::shared_ptr<WeightSource> source, at::ScalarType out_dtype);
+                           std::shared_ptr<WeightSource> source, at::ScalarType out_dtype,
+                           const ChosenZeroExperts& zero_experts);
 
 // Weights as inputs of the node, saved by reference.
 at::Tensor expert_ffn_node(const at::Tensor& x, const at::Tensor& gate_weights, const RoutingPlan& plan,

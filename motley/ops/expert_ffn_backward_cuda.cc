@@ -22,7 +22,7 @@ InputGradients input_fast(const CudaExperts& experts, const at::Tensor& dy, cons
   const at::Tensor dhidden = at::empty(hidden.sizes(), hidden.options());
   const at::Tensor activated = at::empty({experts.max_rows(), experts.expert_width()}, hidden.options());
   const DeviceSchedule schedule(experts.expert_offset, experts.place_of_expert, experts.max_rows());
-  const auto layer = experts.layer(schedule, integers(token_rows));
+  const auto layer = experts.layer(schedule.schedule(), integers(token_rows));
   const at::Tensor workspace = scratch(cuda::expert_layer_backward_input_workspace_bytes(layer.shape), dy);
   const cuda::ExpertLayerBackwardInput backward = {
       .dy = dy.const_data_ptr(),

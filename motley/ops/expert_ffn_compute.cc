@@ -38,32 +38,11 @@ void add_wave(at::Tensor& sum, const at::Tensor& part) {
   }
 }
 
-// The rows of all experts, and H where `hidden` asks for it.
-at::Tensor all_waves(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source, at::Tensor* hidden) {
-  at::Tensor rows;
-  const int num_waves = checked_num_waves(source);
-  for (int index = 0; index < num_waves; ++index) {
-    with_wave(source, index, Pass::kForward, [&](const ExpertWeights& weights) {
-      if (!rows.defined()) {
-        const std::array sizes = {plan.max_rows(), x.size(1)};
-        // Only an expert that is nowhere, or a row that is nobody's, leaves rows unwritten.
-        rows =
-            weights.place_of_expert.defined() ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
-        if (hidden != nullptr) {
-          *hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
-        }
-      }
-      expert_rows(x, plan, weights, rows, hidden != nullptr ? *hidden : at::Tensor());
-    });
-  }
-  return rows;
-}
-
 }  // namespace
 
 ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights,
                                     const RoutingPlan& plan, WeightSource& source, at::ScalarType out_dtype,
-                                    bool keep_hidden) {
+                                    bool keep_hidden, const ChosenZeroExperts& zero_experts) {
   TORCH_CHECK(x.dim() == 2, "[expert_ffn] expected x [T, D], got ", x.dim(), " dimensions");
   TORCH_CHECK(gate_weights.defined(), "[expert_ffn] expected gate_weights [T, K], got an undefined tensor");
   at::Tensor y, rows, hidden;
@@ -71,16 +50,29 @@ ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_
   if (num_waves == 1 && x.is_cuda()) {
     with_wave(source, 0, Pass::kForward, [&](const ExpertWeights& weights) {
       if (keep_hidden) hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
-      y = expert_ffn_forward(x, gate_weights, plan, weights, out_dtype, hidden);
+      y = expert_ffn_forward(x, gate_weights, plan, weights, out_dtype, hidden, zero_experts);
     });
     return {y, hidden};
   }
-  rows = all_waves(x, plan, source, keep_hidden ? &hidden : nullptr);
-  return {token_sum(rows, gate_weights, plan, out_dtype), hidden};
-}
-
-at::Tensor compute_expert_rows(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source) {
-  return all_waves(x, plan, source, nullptr);
+  for (int index = 0; index < num_waves; ++index) {
+    with_wave(source, index, Pass::kForward, [&](const ExpertWeights& weights) {
+      if (!rows.defined()) {
+        const std::array sizes = {plan.max_rows(), x.size(1)};
+        // Only an expert that is nowhere, or a row that is nobody's, leaves rows unwritten.
+        rows =
+            weights.place_of_expert.defined() ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
+        if (keep_hidden) {
+          hidden = at::empty({plan.max_rows(), weights.gate_up.size(1)}, x.options());
+        }
+      }
+      expert_rows(x, plan, weights, rows, hidden);
+    });
+  }
+  y = zero_experts.experts.count() > 0
+          ? token_sum_with_zero_experts(rows, plan, x, zero_experts.slots, gate_weights, zero_experts.experts,
+                                        out_dtype)
+          : token_sum(rows, gate_weights, plan, out_dtype);
+  return {y, hidden};
 }
 
 ExpertFfnGradients compute_expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x,

@@ -5,8 +5,15 @@
 
 #include "motley/ops/expert_weights.h"
 #include "motley/ops/routing_plan.h"
+#include "motley/ops/zero_experts.h"
 
 namespace motley::ops {
+
+// The zero-computation experts of the same choices: slots [T, K]; or none.
+struct ChosenZeroExperts {
+  at::Tensor slots;
+  ZeroExperts experts;
+};
 
 struct ExpertFfnForward {
   at::Tensor y;       // [T, D]
@@ -14,10 +21,7 @@ struct ExpertFfnForward {
 };
 ExpertFfnForward compute_expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights,
                                     const RoutingPlan& plan, WeightSource& source, at::ScalarType out_dtype,
-                                    bool keep_hidden);
-
-// The experts' unweighted rows [max_rows, D] over all waves.
-at::Tensor compute_expert_rows(const at::Tensor& x, const RoutingPlan& plan, WeightSource& source);
+                                    bool keep_hidden, const ChosenZeroExperts& zero_experts = {});
 
 struct ExpertFfnGradients {
   at::Tensor dx;             // [T, D] in x's dtype

@@ -43,14 +43,13 @@ bool CudaExperts::fast() const {
          fast_kernels_read(gate_up) && fast_kernels_read(down);
 }
 
-cuda::ExpertLayer CudaExperts::layer(const DeviceSchedule& schedule, const int* token_rows) const {
+cuda::ExpertLayer CudaExperts::layer(const cuda::TileSchedule& schedule, const int* token_rows) const {
   const auto type = data_type_of(down.scalar_type());
   return {.family = cuda::default_family(type),
           .shape = {static_cast<int>(num_tokens), static_cast<int>(top_k), static_cast<int>(num_experts()),
                     static_cast<int>(down.size(0)), static_cast<int>(model_width()),
                     static_cast<int>(expert_width()), static_cast<int>(max_rows()), type},
-          .plan = {integers(row_assignment), integers(expert_offset), integers(place_of_expert),
-                   schedule.schedule()},
+          .plan = {integers(row_assignment), integers(expert_offset), integers(place_of_expert), schedule},
           .token_rows = token_rows,
           .activation = activation,
           .gate_up = placed(gate_up),

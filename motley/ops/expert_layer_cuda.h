@@ -30,7 +30,7 @@ struct CudaExperts {
 
   bool fast() const;
   // For fast() experts; token_rows may be null where the call does not add up.
-  cuda::ExpertLayer layer(const DeviceSchedule& schedule, const int* token_rows) const;
+  cuda::ExpertLayer layer(const cuda::TileSchedule& schedule, const int* token_rows) const;
 };
 
 }  // namespace motley::ops

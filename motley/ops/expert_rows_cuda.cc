@@ -3,9 +3,11 @@
 #include <torch/library.h>
 
 #include <array>
+#include <optional>
 
 #include "motley/ops/expert_layer_cuda.h"
 #include "motley/ops/token_sum_cuda.h"
+#include "motley/ops/zero_experts_cuda.h"
 
 namespace motley::ops {
 namespace {
@@ -13,7 +15,7 @@ namespace {
 void rows_fast(const CudaExperts& experts, const at::Tensor& x, const at::Tensor& rows,
                const OptionalTensor& hidden) {
   const DeviceSchedule schedule(experts.expert_offset, experts.place_of_expert, experts.max_rows());
-  const auto layer = experts.layer(schedule, nullptr);
+  const auto layer = experts.layer(schedule.schedule(), nullptr);
   const at::Tensor workspace = scratch(cuda::expert_rows_workspace_bytes(layer.shape), x);
   cuda::expert_rows(layer, x.const_data_ptr(), x.size(1), hidden ? hidden->mutable_data_ptr() : nullptr,
                     rows.mutable_data_ptr(), workspace.mutable_data_ptr(), current_stream());
@@ -55,35 +57,67 @@ void expert_rows_cuda(const at::Tensor& x, const at::Tensor& row_assignment, con
   }
 }
 
+// Integers of a plan, or room for them that is not written.
+at::Tensor given_or_room(const OptionalTensor& given, int64_t size, const at::Tensor& like) {
+  return given ? *given : at::empty({size}, like.options().dtype(at::kInt));
+}
+
 at::Tensor expert_ffn_forward_cuda(const at::Tensor& x, const at::Tensor& gate_weights,
-                                   const at::Tensor& row_assignment, const at::Tensor& expert_offset,
-                                   const at::Tensor& token_rows, const at::Tensor& gate_up,
+                                   const OptionalTensor& row_assignment, const OptionalTensor& expert_offset,
+                                   const OptionalTensor& token_rows, const at::Tensor& gate_up,
                                    const at::Tensor& down, const OptionalTensor& gate_up_bias,
                                    const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
-                                   int64_t activation, double alpha, double limit, at::ScalarType out_dtype,
-                                   const OptionalTensor& hidden) {
+                                   int64_t activation, double alpha, double limit,
+                                   const OptionalTensor& slots, int64_t num_experts, at::IntArrayRef kinds,
+                                   const OptionalTensor& constant, const OptionalTensor& constant_gate,
+                                   at::ScalarType out_dtype, const OptionalTensor& hidden) {
   const c10::cuda::CUDAGuard guard(x.device());
+  const at::Tensor assignment = given_or_room(row_assignment, gate_weights.numel(), x),
+                   offset = given_or_room(expert_offset, num_experts + 1, x);
   const CudaExperts experts{
-      row_assignment, expert_offset, x.size(0), token_rows.size(1), gate_up,
-      down,           gate_up_bias,  down_bias, place_of_expert,    activation_of(activation, alpha, limit)};
+      assignment, offset,       x.size(0), gate_weights.size(1), gate_up,
+      down,       gate_up_bias, down_bias, place_of_expert,      activation_of(activation, alpha, limit)};
+  std::optional<cuda::ZeroExpertLayer> zero_experts;
+  if (!kinds.empty())
+    zero_experts = cuda_zero_experts(x, *slots, gate_weights, num_experts, kinds, constant, constant_gate);
+  const bool fast = experts.fast();
+  auto layer = experts.layer({}, integers(token_rows));
+  const auto* zero = zero_experts ? &*zero_experts : nullptr;
+  const bool few = fast && !hidden && cuda::few_tokens(layer.family, layer.shape, zero);
+  if (!few && !row_assignment) {
+    const auto [made_assignment, made_offset, made_rows] = routing_plan_operator().call(*slots, num_experts);
+    return expert_ffn_forward_cuda(x, gate_weights, made_assignment, made_offset, made_rows, gate_up, down,
+                                   gate_up_bias, down_bias, place_of_expert, activation, alpha, limit, slots,
+                                   num_experts, kinds, constant, constant_gate, out_dtype, hidden);
+  }
   const at::Tensor y = at::empty(x.sizes(), x.options().dtype(out_dtype));
-  if (!experts.fast()) {
+  if (!fast) {
     const std::array sizes = {experts.max_rows(), experts.model_width()};
     // Only an expert that is nowhere leaves rows unwritten that a token would add.
     const at::Tensor rows = place_of_expert ? at::zeros(sizes, x.options()) : at::empty(sizes, x.options());
     rows_plainly(experts, x, rows, hidden);
-    token_sum_into(rows, gate_weights, token_rows, y);
+    if (zero)
+      cuda::zero_experts(
+          *zero, {rows.const_data_ptr(), layer.token_rows, y.mutable_data_ptr(), out_dtype == at::kFloat},
+          current_stream());
+    else
+      token_sum_into(rows, gate_weights, *token_rows, y);
     return y;
   }
-  const DeviceSchedule schedule(expert_offset, place_of_expert, experts.max_rows());
-  const auto layer = experts.layer(schedule, integers(token_rows));
+  std::optional<DeviceSchedule> schedule;
+  if (!few) {
+    schedule.emplace(offset, place_of_expert, experts.max_rows());
+    layer.plan.schedule = schedule->schedule();
+  }
   const at::Tensor workspace = scratch(cuda::expert_layer_forward_workspace_bytes(layer.shape), x);
   const cuda::ExpertLayerForward forward = {.x = x.const_data_ptr(),
                                             .x_stride = x.size(1),
                                             .gate_weights = gate_weights.const_data_ptr<float>(),
                                             .hidden = hidden ? hidden->mutable_data_ptr() : nullptr,
                                             .y = y.mutable_data_ptr(),
-                                            .y_fp32 = out_dtype == at::kFloat};
+                                            .y_fp32 = out_dtype == at::kFloat,
+                                            .slots = row_assignment ? nullptr : integers(slots),
+                                            .zero_experts = zero};
   cuda::expert_layer_forward(layer, forward, workspace.mutable_data_ptr(), current_stream());
   return y;
 }

@@ -17,10 +17,11 @@ TORCH_LIBRARY(motley, m) {
       "Tensor? gate_up_bias, Tensor? down_bias, Tensor? place_of_expert, int activation, float alpha, "
       "float limit, Tensor(a!) rows, Tensor(b!)? hidden) -> ()");
   m.def(
-      "expert_ffn_forward(Tensor x, Tensor gate_weights, Tensor row_assignment, Tensor expert_offset, Tensor "
-      "token_rows, Tensor gate_up, Tensor down, Tensor? gate_up_bias, Tensor? down_bias, "
-      "Tensor? place_of_expert, int activation, float alpha, float limit, ScalarType out_dtype, "
-      "Tensor(a!)? hidden) -> Tensor");
+      "expert_ffn_forward(Tensor x, Tensor gate_weights, Tensor? row_assignment, Tensor? expert_offset, "
+      "Tensor? token_rows, Tensor gate_up, Tensor down, Tensor? gate_up_bias, Tensor? down_bias, "
+      "Tensor? place_of_expert, int activation, float alpha, float limit, Tensor? slots, int num_experts, "
+      "int[] kinds, Tensor? constant, Tensor? constant_gate, ScalarType out_dtype, Tensor(a!)? hidden) -> "
+      "Tensor");
   m.def("token_sum(Tensor rows, Tensor? gate_weights, Tensor token_rows, ScalarType out_dtype) -> Tensor");
   m.def(
       "expert_ffn_backward_input(Tensor dy, Tensor hidden, Tensor gate_weights, Tensor row_assignment, "
@@ -45,6 +46,10 @@ TORCH_LIBRARY(motley, m) {
   m.def(
       "zero_experts(Tensor x, Tensor slots, Tensor weights, int num_experts, int[] kinds, Tensor? constant, "
       "Tensor? constant_gate) -> Tensor");
+  m.def(
+      "token_sum_with_zero_experts(Tensor rows, Tensor token_rows, Tensor x, Tensor slots, Tensor weights, "
+      "int num_experts, int[] kinds, Tensor? constant, Tensor? constant_gate, ScalarType out_dtype) -> "
+      "Tensor");
   m.def(
       "zero_experts_backward(Tensor dy, Tensor x, Tensor slots, Tensor weights, int num_experts, int[] "
       "kinds, "
@@ -117,6 +122,11 @@ const Handle<MakeRoutingPlan>& routing_plan_operator() {
 
 const Handle<ZeroExpertsForward>& zero_experts_operator() {
   static const auto handle = find<ZeroExpertsForward>("motley::zero_experts");
+  return handle;
+}
+
+const Handle<TokenSumWithZeroExperts>& token_sum_with_zero_experts_operator() {
+  static const auto handle = find<TokenSumWithZeroExperts>("motley::token_sum_with_zero_experts");
   return handle;
 }
 

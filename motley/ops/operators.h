@@ -13,6 +13,9 @@
 namespace motley::ops {
 
 using OptionalTensor = std::optional<at::Tensor>;  // none is never passed as an undefined tensor
+inline OptionalTensor optional(const at::Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+}
 
 // What a backend's kernel gets: activations (x, y, dy, rows, hidden, dhidden, activated) and integers
 // are contiguous and at least 16-byte aligned, all of one dtype (x's); gate_weights contiguous fp32;
@@ -41,13 +44,17 @@ using ExpertRows = void(const at::Tensor& x, const at::Tensor& row_assignment,
                         int64_t activation, double alpha, double limit, const at::Tensor& rows,
                         const OptionalTensor& hidden);
 
-// expert_rows and token_sum in one, for all experts of the plan. CUDA only, where few tokens take one launch.
+// expert_rows and token_sum_with_zero_experts in one. CUDA only, where few tokens take one launch. The plan's
+// three tensors are there, or none of them is and the plan is made of slots; slots may be absent where there
+// are no kinds.
 using ExpertFfnWhole = at::Tensor(const at::Tensor& x, const at::Tensor& gate_weights,
-                                  const at::Tensor& row_assignment, const at::Tensor& expert_offset,
-                                  const at::Tensor& token_rows, const at::Tensor& gate_up,
+                                  const OptionalTensor& row_assignment, const OptionalTensor& expert_offset,
+                                  const OptionalTensor& token_rows, const at::Tensor& gate_up,
                                   const at::Tensor& down, const OptionalTensor& gate_up_bias,
                                   const OptionalTensor& down_bias, const OptionalTensor& place_of_expert,
-                                  int64_t activation, double alpha, double limit, at::ScalarType out_dtype,
+                                  int64_t activation, double alpha, double limit, const OptionalTensor& slots,
+                                  int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
+                                  const OptionalTensor& constant_gate, at::ScalarType out_dtype,
                                   const OptionalTensor& hidden);
 
 // Fresh [T, D] in out_dtype (fp32 or rows' dtype); choices without a row (-1) add nothing.
@@ -83,8 +90,16 @@ using ZeroExpertsForward = at::Tensor(const at::Tensor& x, const at::Tensor& slo
                                       int64_t num_experts, at::IntArrayRef kinds,
                                       const OptionalTensor& constant, const OptionalTensor& constant_gate);
 
-// dy [T, D] fp32 -> dx (x's dtype), dweights [T, K], dconstant, dconstant_gate (fp32; empty without
-// constants).
+// Fresh [T, D] in out_dtype (fp32 or x's dtype). Kinds as above; constant and constant_gate of any floating
+// dtype, one for both.
+using TokenSumWithZeroExperts = at::Tensor(const at::Tensor& rows, const at::Tensor& token_rows,
+                                           const at::Tensor& x, const at::Tensor& slots,
+                                           const at::Tensor& weights, int64_t num_experts,
+                                           at::IntArrayRef kinds, const OptionalTensor& constant,
+                                           const OptionalTensor& constant_gate, at::ScalarType out_dtype);
+
+// dy [T, D] fp32, on a GPU also x's dtype -> dx (x's), dweights [T, K], dconstant, dconstant_gate (fp32;
+// empty without constants).
 using ZeroExpertsBackward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     const at::Tensor& dy, const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
     int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
@@ -116,6 +131,7 @@ const Handle<ExpertFfnBackwardInput>& expert_ffn_backward_input_operator();
 const Handle<ExpertFfnBackwardWeight>& expert_ffn_backward_weight_operator();
 const Handle<MakeRoutingPlan>& routing_plan_operator();
 const Handle<ZeroExpertsForward>& zero_experts_operator();
+const Handle<TokenSumWithZeroExperts>& token_sum_with_zero_experts_operator();
 const Handle<ZeroExpertsBackward>& zero_experts_backward_operator();
 const Handle<GateSelect>& gate_select_operator();
 const Handle<GateSelectBackward>& gate_select_backward_operator();

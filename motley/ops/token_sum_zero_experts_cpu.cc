@@ -1,13 +1,13 @@
-#include "motley/ops/token_sum_zero_experts.h"
-
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "motley/kernels/cpu/families.h"
-#include "motley/ops/checks.h"
+#include "motley/ops/operators.h"
 #include "motley/ops/tasks_cpu.h"
+#include "motley/ops/zero_experts.h"
 
 namespace motley::ops {
 namespace {
@@ -28,12 +28,14 @@ struct Terms {
 // The zero-computation experts in the dtype of the tokens.
 class Constants {
  public:
-  Constants(const ZeroExperts& experts, at::ScalarType dtype)
-      : constant_(of_dtype(experts.constant, dtype)), gate_(of_dtype(experts.constant_gate, dtype)) {
-    for (const ZeroExpertKind kind : experts.kinds) {
-      index_.push_back(kind == ZeroExpertKind::kConstant ? count_++
-                       : kind == ZeroExpertKind::kCopy   ? kCopy
-                                                         : kZero);
+  Constants(at::IntArrayRef kinds, const OptionalTensor& constant, const OptionalTensor& constant_gate,
+            at::ScalarType dtype) {
+    if (constant) constant_ = constant->to(dtype);
+    if (constant_gate) gate_ = constant_gate->to(dtype);
+    for (const int64_t kind : kinds) {
+      index_.push_back(kind == static_cast<int64_t>(ZeroExpertKind::kConstant) ? count_++
+                       : kind == static_cast<int64_t>(ZeroExpertKind::kCopy)   ? kCopy
+                                                                               : kZero);
     }
   }
 
@@ -57,34 +59,22 @@ class Constants {
  private:
   static constexpr int64_t kZero = -2, kCopy = -1;
 
-  static at::Tensor of_dtype(const at::Tensor& tensor, at::ScalarType dtype) {
-    return tensor.defined() ? tensor.to(dtype).contiguous() : tensor;
-  }
-
   at::Tensor constant_, gate_;
   std::vector<int64_t> index_;
   int64_t count_ = 0;
 };
 
-}  // namespace
-
-at::Tensor token_sum_with_zero_experts(const at::Tensor& rows, const RoutingPlan& plan,
-                                       const at::Tensor& x_in, const at::Tensor& slots_in,
-                                       const at::Tensor& weights_in, const ZeroExperts& experts) {
-  const at::Tensor x = dense(x_in), slots = dense(slots_in), weights = dense(weights_in);
-  const int64_t tokens = x.size(0), width = x.size(1), top_k = slots.size(1),
-                num_experts = plan.num_experts();
-  TORCH_CHECK(
-      x.is_cpu() && rows.scalar_type() == x.scalar_type() && rows.size(1) == width &&
-          plan.token_rows.sizes() == slots.sizes() && weights.sizes() == slots.sizes(),
-      "[token_sum_with_zero_experts] expected rows and x [.., D] of one dtype and slots and weights [T, K], "
-      "got ",
-      rows.sizes(), ", ", x.sizes(), ", ", slots.sizes(), ", ", weights.sizes());
-  at::Tensor y = at::empty_like(x);
+at::Tensor token_sum_with_zero_experts_cpu(const at::Tensor& rows, const at::Tensor& token_rows,
+                                           const at::Tensor& x, const at::Tensor& slots,
+                                           const at::Tensor& weights, int64_t num_experts,
+                                           at::IntArrayRef kinds, const OptionalTensor& constant,
+                                           const OptionalTensor& constant_gate, at::ScalarType out_dtype) {
+  const int64_t tokens = x.size(0), width = x.size(1), top_k = slots.size(1);
+  at::Tensor y = at::empty(x.sizes(), x.options().dtype(out_dtype));
   const auto& cpu = kernels::cpu_kernels();
-  const kernels::DType type = kernel_type(x.scalar_type());
-  const Constants constants(experts, x.scalar_type());
-  const auto* row_of = plan.token_rows.const_data_ptr<int32_t>();
+  const kernels::DType type = kernel_type(x.scalar_type()), out_type = kernel_type(out_dtype);
+  const Constants constants(kinds, constant, constant_gate, x.scalar_type());
+  const auto* row_of = token_rows.const_data_ptr<int32_t>();
   const auto* slot = slots.const_data_ptr<int32_t>();
   const auto* weight = weights.const_data_ptr<float>();
   constexpr int64_t kTokens = 16;  // of a task
@@ -101,11 +91,15 @@ at::Tensor token_sum_with_zero_experts(const at::Tensor& rows, const RoutingPlan
         }
       }
       if (terms.of_x != 0) terms.add(x_t, terms.of_x);
-      void* to = kernels::offset(y.mutable_data_ptr(), type, t * width);
-      cpu.weighted_sum(type, terms.vectors, terms.weights, terms.count, 0, width, type, to, false);
+      void* to = kernels::offset(y.mutable_data_ptr(), out_type, t * width);
+      cpu.weighted_sum(type, terms.vectors, terms.weights, terms.count, 0, width, out_type, to, false);
     }
   });
   return y;
 }
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(motley, CPU, m) { m.impl("token_sum_with_zero_experts", token_sum_with_zero_experts_cpu); }
 
 }  // namespace motley::ops

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "motley/ops/routing_plan.h"
+
 namespace motley {
 
 enum class ZeroExpertKind : int64_t {
@@ -22,6 +24,7 @@ struct ZeroExperts {
   at::Tensor constant_gate;           // W_c [Z_constant, 2, D], or undefined
 
   int64_t count() const { return static_cast<int64_t>(kinds.size()); }
+  bool give_anything() const;  // but zeros
   int64_t num_constant() const;
 };
 
@@ -32,6 +35,12 @@ namespace ops {
 // the order of the choices. Differentiable in x, weights, constant and constant_gate.
 at::Tensor zero_experts(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
                         int64_t num_experts, const ZeroExperts& experts);
+
+// token_sum plus zero_experts, rounded once: nothing of size [T, D] is written but the result, in out_dtype
+// (fp32 or x's). rows [max_rows, D] of x's dtype; slots are those that the plan was made of. No gradients.
+at::Tensor token_sum_with_zero_experts(const at::Tensor& rows, const RoutingPlan& plan, const at::Tensor& x,
+                                       const at::Tensor& slots, const at::Tensor& weights,
+                                       const ZeroExperts& experts, at::ScalarType out_dtype);
 
 }  // namespace ops
 }  // namespace motley

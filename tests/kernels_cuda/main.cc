@@ -49,6 +49,7 @@ int main(int count, char** argument_values) {
   Report report;
   try {
     test_routing_plan(report, arguments.most_cases);
+    test_zero_experts(report, arguments.most_cases);
     for (const Kind& kind : {Kind{Family::kSm90, DataType::kBf16}, Kind{Family::kSm80, DataType::kBf16},
                              Kind{Family::kSm80, DataType::kFp16}}) {
       const char* family = family_name(kind.family);

@@ -10,6 +10,7 @@ namespace motley::cuda::test {
 constexpr int kAllCases = 1000;
 
 void test_routing_plan(Report& report, int most_cases);
+void test_zero_experts(Report& report, int most_cases);
 void test_decode(Report& report, int most_cases);
 void test_expert_layer(Report& report, Family family, DataType type, int most_cases);
 

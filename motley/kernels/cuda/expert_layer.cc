@@ -44,46 +44,46 @@ void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* h
          stream);
 }
 
-bool few_tokens(Family family, const ExpertShape& shape) {
-  return family == Family::kSm90 && sm90::decode_fits(shape);
+bool few_tokens(Family family, const ExpertShape& shape, const ZeroExpertLayer* zero_experts) {
+  return family == Family::kSm90 && sm90::decode_fits(shape) &&
+         (!zero_experts || zero_experts->num_constant == 0 || zero_experts->parameters == Element::kBFloat16);
 }
 
-size_t few_tokens_counters() { return sm90::kDecodeCounters; }
-
 size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape) {
+  const size_t choices = size_t(shape.num_tokens) * shape.top_k;
   Workspace space(nullptr);
   space.take_bytes(rows_bytes(shape, shape.model_width));
-  return space.used() + expert_rows_workspace_bytes(shape) + 256 +
-         sizeof(int) * shape.num_tokens * shape.top_k + sizeof(unsigned) * few_tokens_counters();
+  space.take_bytes(expert_rows_workspace_bytes(shape));
+  space.take<float>(2 * choices);  // mixes of a few tokens, or present rows
+  return space.used();
 }
 
 void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
                           cudaStream_t stream) {
   const ExpertShape& shape = layer.shape;
+  const size_t choices = size_t(shape.num_tokens) * shape.top_k;
   Workspace space(workspace);
   void* rows = space.take_bytes(rows_bytes(shape, shape.model_width));
   void* rest = space.take_bytes(expert_rows_workspace_bytes(shape));
-  if (!forward.many_tokens && !forward.hidden && few_tokens(layer.family, shape)) {
-    unsigned* counters = forward.counters;
-    if (!counters) {
-      counters = space.take<unsigned>(few_tokens_counters());
-      MOTLEY_CUDA_CHECK(cudaMemsetAsync(counters, 0, few_tokens_counters() * sizeof(unsigned), stream));
-    }
+  if (!forward.many_tokens && !forward.hidden && few_tokens(layer.family, shape, forward.zero_experts)) {
     sm90::expert_decode(layer,
                         {forward.x, forward.x_stride, forward.slots, forward.gate_weights, rest, rows,
-                         forward.y, forward.y_fp32, counters},
+                         forward.y, forward.y_fp32, forward.zero_experts, space.take<float>(2 * choices)},
                         stream);
     return;
   }
   const int* token_rows = layer.token_rows;
   if (layer.plan.place_of_expert) {
-    int* present = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+    int* present = space.take<int>(choices);
     present_rows(shape, layer.plan, layer.token_rows, present, stream);
     token_rows = present;
   }
   expert_rows(layer, forward.x, forward.x_stride, forward.hidden, rows, rest, stream);
-  token_sum(shape.type, rows, forward.gate_weights, token_rows, shape.num_tokens, shape.top_k,
-            shape.model_width, forward.y, forward.y_fp32, stream);
+  if (forward.zero_experts)
+    zero_experts(*forward.zero_experts, {rows, token_rows, forward.y, forward.y_fp32}, stream);
+  else
+    token_sum(shape.type, rows, forward.gate_weights, token_rows, shape.num_tokens, shape.top_k,
+              shape.model_width, forward.y, forward.y_fp32, stream);
 }
 
 size_t expert_layer_backward_input_workspace_bytes(const ExpertShape& shape) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "motley/kernels/cuda/expert_products.h"
+#include "motley/kernels/cuda/zero_experts.h"
 
 namespace motley::cuda {
 
@@ -45,13 +46,13 @@ size_t expert_rows_workspace_bytes(const ExpertShape& shape);
 void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* hidden, void* rows,
                  void* workspace, cudaStream_t stream);
 
-// y[t] = sum over k of gate_weights[t, k] times the output row; y [T, D] in the rows' type, or fp32. Choices
-// without a row here add nothing. Scratch: activated [max_rows, F] and rows [max_rows, D].
+// y[t] = sum over k of gate_weights[t, k] times the output row, and what zero-computation experts give,
+// rounded once; y [T, D] in the rows' type, or fp32. Choices without a row here add nothing. Scratch:
+// activated [max_rows, F] and rows [max_rows, D].
 //
 // A few tokens (few_tokens) take one launch that reads every weight once and keeps no hidden. Given slots
 // [T * K], it makes its plan from them and reads neither the layer's plan (but place_of_expert) nor its
-// token_rows. Given counters (few_tokens_counters() zeros, which it leaves as zeros, for one stream at a
-// time), it saves clearing some of its own first.
+// token_rows.
 struct ExpertLayerForward {
   const void* x;  // [T, D]
   long x_stride;
@@ -60,11 +61,10 @@ struct ExpertLayerForward {
   void* y;
   bool y_fp32 = false;
   const int* slots = nullptr;
-  unsigned* counters = nullptr;
-  bool many_tokens = false;  // the path for many tokens in any case
+  const ZeroExpertLayer* zero_experts = nullptr;  // of the same x and choices
+  bool many_tokens = false;                       // the path for many tokens in any case
 };
-bool few_tokens(Family family, const ExpertShape& shape);
-size_t few_tokens_counters();
+bool few_tokens(Family family, const ExpertShape& shape, const ZeroExpertLayer* zero_experts = nullptr);
 size_t expert_layer_forward_workspace_bytes(const ExpertShape& shape);
 void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& forward, void* workspace,
                           cudaStream_t stream);

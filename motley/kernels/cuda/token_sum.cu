@@ -1,60 +1,16 @@
 #include "motley/kernels/cuda/token_sum.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 
 #include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/vector.cuh"
 
 namespace motley::cuda {
 namespace {
 
-constexpr int kVector = 8;  // elements a thread reads together: 16 bytes of a two-byte type
-constexpr int kBatch = 8;   // rows whose loads are in flight together
+constexpr int kBatch = 8;  // rows whose loads are in flight together
 constexpr int kMaxThreads = 256;
-
-__device__ float2 two_floats(__nv_bfloat162 pair) { return __bfloat1622float2(pair); }
-__device__ float2 two_floats(__half2 pair) { return __half22float2(pair); }
-__device__ void two_rounded(__nv_bfloat162& pair, float low, float high) {
-  pair = __floats2bfloat162_rn(low, high);
-}
-__device__ void two_rounded(__half2& pair, float low, float high) { pair = __floats2half2_rn(low, high); }
-
-template <class Element>
-using Pair = std::conditional_t<std::is_same_v<Element, __half>, __half2, __nv_bfloat162>;
-
-// Eight values, read as 16-byte pieces.
-template <class Element>
-struct Vector {
-  uint4 bits;
-  __device__ float2 get(int i) const { return two_floats(reinterpret_cast<const Pair<Element>*>(&bits)[i]); }
-};
-template <>
-struct Vector<float> {
-  float4 halves[2];
-  __device__ float2 get(int i) const {
-    const float4& half = halves[i / 2];
-    return i % 2 ? float2{half.z, half.w} : float2{half.x, half.y};
-  }
-};
-template <class Element>
-__device__ Vector<Element> load(const Element* from) {
-  return *reinterpret_cast<const Vector<Element>*>(from);
-}
-
-template <class Element>
-__device__ void store(Element* y, const float (&sum)[kVector]) {
-  uint4 bits;
-  for (int i = 0; i < 4; ++i)
-    two_rounded(reinterpret_cast<Pair<Element>*>(&bits)[i], sum[2 * i], sum[2 * i + 1]);
-  *reinterpret_cast<uint4*>(y) = bits;
-}
-
-__device__ void store(float* y, const float (&sum)[kVector]) {
-  reinterpret_cast<float4*>(y)[0] = {sum[0], sum[1], sum[2], sum[3]};
-  reinterpret_cast<float4*>(y)[1] = {sum[4], sum[5], sum[6], sum[7]};
-}
+constexpr int kVector = Vector<float>::kSize;
 
 // One block per token. Memory-bound: N x D is read once, T x D written once.
 template <class Element, class Out>
@@ -76,11 +32,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i)
-        for (int j = 0; j < 4; ++j) {
-          const float2 both = value[i].get(j);
-          sum[2 * j] += weight[i] * both.x;
-          sum[2 * j + 1] += weight[i] * both.y;
-        }
+        for (int j = 0; j < kVector; ++j) sum[j] += weight[i] * value[i][j];
     }
     store(y + token * width + column, sum);
   }
@@ -154,10 +106,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   float sum = 0.f;
   for (int column = lane * kVector; column < shape.model_width; column += 32 * kVector) {
     const Vector<Element> one = load(dy + column), other = load(bias + column);
-    for (int j = 0; j < 4; ++j) {
-      const float2 a = one.get(j), b = other.get(j);
-      sum += a.x * b.x + a.y * b.y;
-    }
+    for (int j = 0; j < kVector; ++j) sum += one[j] * other[j];
   }
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
   if (lane == 0) dgate_weights[assignment] += sum;
@@ -189,11 +138,7 @@ __global__ void __launch_bounds__(kMaxThreads) sum_experts(ExpertShape shape, Ex
       const long from = p.by_token ? assignment / shape.top_k : row;
       const float weight = p.gate_weights ? p.gate_weights[assignment] : 1.f;
       const Vector<Element> values = load(static_cast<const Element*>(p.values) + from * p.stride + column);
-      for (int j = 0; j < 4; ++j) {
-        const float2 both = values.get(j);
-        sum[2 * j] += weight * both.x;
-        sum[2 * j + 1] += weight * both.y;
-      }
+      for (int j = 0; j < kVector; ++j) sum[j] += weight * values[j];
     }
   for (int i = 0; i < kVector; ++i) sums[first][within + i] = sum[i];
   __syncthreads();

@@ -11,8 +11,7 @@
 namespace motley::cuda {
 
 constexpr int kMaxZeroExperts = 1024;
-
-enum class ZeroExpertKind : signed char { kZero, kCopy, kConstant };
+constexpr short kGivesNothing = -2, kGivesX = -1;
 
 struct ZeroExpertLayer {
   const void* x;  // [T, D]
@@ -22,23 +21,32 @@ struct ZeroExpertLayer {
   int num_tokens, top_k, width, first_slot;
   int num_experts;  // Z
   int num_constant;
-  ZeroExpertKind kinds[kMaxZeroExperts];
-  short constant_of[kMaxZeroExperts];  // which constant expert it is
-  const float* constant;               // v [Z_constant, D]
-  const float* constant_gate;          // W_c [Z_constant, 2, D]
+  Element parameters;            // of constant and constant_gate: x's, or fp32
+  const void* constant;          // v [Z_constant, D]
+  const void* constant_gate;     // W_c [Z_constant, 2, D]
+  short gives[kMaxZeroExperts];  // kGivesNothing (Eq. 3), kGivesX (Eq. 4), or which constant expert's mix
+                                 // (Eq. 5)
 };
 
-// y [T, D] = sum over k, in order, of weights[t, k] E(x[t]) for the choices that are zero-computation
-// experts.
-void zero_experts(const ZeroExpertLayer& layer, float* y, cudaStream_t stream);
+// What a token's choices add up to, rounded once: first its experts' rows, in the order of its choices, then
+// x, then the vectors of constant experts.
+struct ZeroExpertSum {
+  const void* rows = nullptr;       // [max_rows, D] of x's type, or null: the zero-computation experts alone
+  const int* token_rows = nullptr;  // [T, K]; -1: without a row
+  void* y;                          // [T, D]
+  bool y_fp32;                      // else of x's type
+};
+void zero_experts(const ZeroExpertLayer& layer, const ZeroExpertSum& sum, cudaStream_t stream);
 
 struct ZeroExpertGradients {
-  const float* dy;        // [T, D]
+  const void* dy;         // [T, D]
+  bool dy_fp32;           // else of x's type
   void* dx;               // [T, D], of x's type
   float* dweights;        // [T, K]
   float* dconstant;       // [Z_constant, D]
   float* dconstant_gate;  // [Z_constant, 2, D]
 };
+// Takes parameters in fp32.
 size_t zero_experts_backward_workspace_bytes(const ZeroExpertLayer& layer);
 void zero_experts_backward(const ZeroExpertLayer& layer, const ZeroExpertGradients& gradients,
                            void* workspace, cudaStream_t stream);

@@ -13,26 +13,26 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 
 #include "motley/kernels/cuda/cuda_check.h"
-#include "motley/kernels/cuda/sm90/decode_plan.cuh"
+#include "motley/kernels/cuda/sm90/decode_sum.cuh"
 #include "motley/kernels/cuda/sm90/tensor_map.h"
 
 namespace motley::cuda::sm90 {
 namespace {
 
-using bf16 = __nv_bfloat16;
 using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
-constexpr int kStages = 7, kWarps = 8;  // warps that multiply
-constexpr int kBox = 8 * 128;           // bytes of 8 rows x 64 columns, the unit of the swizzle
-constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 8 * 1024 + 64 * 16;
+constexpr int kStages = 7, kWarps = kMultiplyingWarps;
+constexpr int kBox = 8 * 128;  // bytes of 8 rows x 64 columns, the unit of the swizzle
+constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 4 * 64 * 272;
 constexpr int kPartial = 64 * 32;  // floats: what the warps along K hand over, at most
 
 struct alignas(1024) Shared {
   unsigned char weights[kStages][kWeightBytes];
-  unsigned char rows[kStages][kRowBytes];
+  unsigned char rows[kRowBytes];
   float partial[2][kPartial];
   DecodePlan plan;
-  uint64_t weights_full[kStages], rows_full[kStages], empty[kStages];
+  unsigned before[2];  // the barriers of the grid at the beginning
+  uint64_t weights_full[kStages], weights_empty[kStages], rows_full[kStages], rows_empty[kStages];
 };
 static_assert(sizeof(Shared) <= 227 * 1024);
 
@@ -42,21 +42,33 @@ struct WeightMaps {
   CUtensorMap whole[4], pieces;
 };
 
-struct Params {
+struct Params : DecodeSum {
   WeightMaps up, down;
   DecodePlanSource plan;
-  const bf16* x;
-  long x_stride;
   const bf16 *up_bias, *down_bias;
   long up_bias_stride, down_bias_stride;
-  const float* gate_weights;
   Activation activation;
-  bf16 *activated, *rows;
-  void* y;
-  bool y_fp32;
-  unsigned* counters;  // blocks that have finished the first product, the second, everything
-  int num_tokens, top_k, model_width, expert_width;
+  bf16* activated;
+  int expert_width;
 };
+
+// All blocks wait for each other after each product. A barrier is a word whose top bit turns over when the
+// last of them arrives, so that nothing has to clear it. No two launches are at a barrier at once: a launch
+// takes every multiprocessor (it is cooperative), and its blocks end after all have arrived.
+__device__ unsigned barriers[2];
+
+__device__ unsigned load_acquire(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ void arrive(int barrier) {
+  atomicAdd(&barriers[barrier], blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u);
+}
+__device__ void wait(int barrier, unsigned before) {
+  while (((load_acquire(&barriers[barrier]) ^ before) & 0x80000000u) == 0) {
+  }
+}
 
 // One of the two products, with sizes that depend on how many rows an expert has.
 struct Task {
@@ -69,7 +81,13 @@ template <int kTokenTiles>  // of 8 tokens; as many row groups
 struct Sizes {
   static constexpr int kRowGroups = kTokenTiles, kDepthGroups = kWarps / kRowGroups;
   static constexpr int kRows = 16 * kRowGroups, kDepth = 64 * kDepthGroups;
-  static constexpr int kRowStride = 2 * kDepth + 16;  // bytes: rows meet no bank twice
+  // The rows that come along have stages of their own, wide enough that a stage of weights needs few copies:
+  // 16 to 25 copies of 256 bytes took longer than the 16 KiB of weights beside them.
+  static constexpr int kRowDepth = kTokenTiles <= 2 ? kDepth : 2 * kDepth;
+  static constexpr int kRowStages = kTokenTiles <= 2 ? kStages : 4;
+  static constexpr int kRowStride = 2 * kRowDepth + 16;  // bytes: rows meet no bank twice
+  static constexpr int kRowStageBytes = 8 * kTokenTiles * kRowStride;
+  static_assert(kRowStages * kRowStageBytes <= kRowBytes);
 };
 
 // Every role walks the same tasks: those of the first product expert by expert, those of the second by
@@ -103,11 +121,12 @@ class Tasks {
   int next_;
 };
 
+template <int kCount>
 struct Stage {
   int index = 0;
   uint32_t phase = 0;
   __device__ void advance() {
-    if (++index == kStages) index = 0, phase ^= 1;
+    if (++index == kCount) index = 0, phase ^= 1;
   }
 };
 
@@ -124,7 +143,7 @@ template <class S>
 __device__ void load_weights(const Params& p, Shared& shared, int lane) {
   constexpr int kWhole = S::kRowGroups == 8 ? 3 : S::kRowGroups / 2;
   constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
-  Stage stage;
+  Stage<kStages> stage;
   const int group = lane % S::kRowGroups, half = lane / S::kRowGroups % 2, along = lane / S::kRowGroups / 2;
   for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
     const Task task = tasks.task();
@@ -134,7 +153,7 @@ __device__ void load_weights(const Params& p, Shared& shared, int lane) {
     for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
       const int column = k * S::kDepth + along * 64;
       uint64_t* full = &shared.weights_full[stage.index];
-      Barrier::wait(&shared.empty[stage.index], stage.phase ^ 1);
+      Barrier::wait(&shared.weights_empty[stage.index], stage.phase ^ 1);
       if (whole) {
         if (lane != 0) continue;
         Barrier::arrive_and_expect_tx(full, kWeightBytes);
@@ -154,36 +173,31 @@ __device__ void load_weights(const Params& p, Shared& shared, int lane) {
   }
 }
 
-__device__ unsigned load_acquire(const unsigned* from) {
-  unsigned value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-  return value;
-}
-
 template <class S>
 __device__ void load_rows(const Params& p, Shared& shared, int lane) {
-  Stage stage;
+  Stage<S::kRowStages> stage;
   bool waited = false;
   for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
     const Task task = tasks.task();
     if (task.down && !waited) {  // for the first product of all blocks
-      while (load_acquire(p.counters) < gridDim.x) __nanosleep(20);
+      wait(0, shared.before[0]);
       asm volatile("fence.proxy.async;" ::: "memory");
       waited = true;
     }
-    for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
-      const int column = k * S::kDepth, bytes = 2 * min(S::kDepth, task.depth - column);
-      Barrier::wait(&shared.empty[stage.index], stage.phase ^ 1);
+    for (int column = 0; column < task.depth; column += S::kRowDepth, stage.advance()) {
+      const int bytes = 2 * min(S::kRowDepth, task.depth - column);
+      Barrier::wait(&shared.rows_empty[stage.index], stage.phase ^ 1);
       uint64_t* full = &shared.rows_full[stage.index];
       if (lane == 0) Barrier::arrive_and_expect_tx(full, bytes * task.entry.count);
       __syncwarp();
       for (int i = lane; i < task.entry.count; i += 32) {
         const int row = task.entry.begin + i;
         const bf16* from = task.down ? p.activated + long(row) * p.expert_width
-                                     : p.x + shared.plan.order[row] / p.top_k * p.x_stride;
+                                     : p.x + shared.plan.token_of[row] * p.x_stride;
         asm volatile(
             "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                cute::cast_smem_ptr_to_uint(shared.rows[stage.index]) + i * S::kRowStride),
+                cute::cast_smem_ptr_to_uint(shared.rows) + stage.index * S::kRowStageBytes +
+                i * S::kRowStride),
             "l"(from + column), "r"(bytes), "r"(cute::cast_smem_ptr_to_uint(full))
             : "memory");
       }
@@ -272,72 +286,48 @@ __device__ void store(const Params& p, const Task& task, int row_of_half[2],
     }
 }
 
-// y from the rows of all experts: 8 columns a thread, spread over all blocks.
-__device__ void sum_tokens(const Params& p, const DecodePlan& plan) {
-  const int per_token = p.model_width / 8, count = p.num_tokens * per_token;
-  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
-  for (int i = warp * 32 + threadIdx.x % 32; i < count; i += gridDim.x * kDecodeThreads) {
-    const int token = i / per_token, column = i % per_token * 8;
-    float sum[8] = {};
-#pragma unroll 8
-    for (int k = 0; k < p.top_k; ++k) {
-      const int row = plan.row_of[token * p.top_k + k];
-      const float weight = row < 0 ? 0.f : p.gate_weights[token * p.top_k + k];
-      const uint4 bits =
-          row < 0 ? uint4{}
-                  : __ldcg(reinterpret_cast<const uint4*>(p.rows + long(row) * p.model_width + column));
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const float2 both = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162*>(&bits)[j]);
-        sum[2 * j] += weight * both.x;
-        sum[2 * j + 1] += weight * both.y;
-      }
-    }
-    const long to = long(token) * p.model_width + column;
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      if (p.y_fp32)
-        static_cast<float*>(p.y)[to + j] = sum[j];
-      else
-        static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
-  }
-}
-
 // The warps that multiply wait for each other.
 __device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarps, 0); }
 
-__device__ void arrive_first_product(const Params& p, int warp, int lane) {
+__device__ void arrive_first_product(int warp, int lane) {
   __threadfence();
   asm volatile("fence.proxy.async;" ::: "memory");
   join();
-  if (warp == 0 && lane == 0) atomicAdd(p.counters, 1);
+  if (warp == 0 && lane == 0) arrive(0);
 }
 
 template <int kTokenTiles>
 __device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
   using S = Sizes<kTokenTiles>;
   const int group = warp % S::kRowGroups, along = warp / S::kRowGroups;
-  Stage stage;
+  Stage<kStages> stage;
+  Stage<S::kRowStages> row_stage;
   bool arrived = false;
   int buffer = 0;
   for (Tasks<S> tasks(p, shared.plan); tasks.valid(); tasks.advance()) {
     const Task task = tasks.task();
     if (task.down && !arrived) {
-      arrive_first_product(p, warp, lane);
+      arrive_first_product(warp, lane);
       arrived = true;
     }
     float sum[kTokenTiles][4] = {};
     for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
       const int valid = task.depth - k * S::kDepth - along * 64;
+      const int part = k * S::kDepth % S::kRowDepth;  // of the rows' stage
       Barrier::wait(&shared.weights_full[stage.index], stage.phase);
-      Barrier::wait(&shared.rows_full[stage.index], stage.phase);
+      if (part == 0) Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
       if (valid > 0)
         multiply_piece<S>(sum,
                           cute::cast_smem_ptr_to_uint(shared.weights[stage.index]) +
                               (along * 2 * S::kRowGroups + group) * kBox,
-                          cute::cast_smem_ptr_to_uint(shared.rows[stage.index]) + along * 128, valid, lane);
+                          cute::cast_smem_ptr_to_uint(shared.rows) + row_stage.index * S::kRowStageBytes +
+                              2 * part + along * 128,
+                          valid, lane);
       __syncwarp();
-      if (lane == 0) Barrier::arrive(&shared.empty[stage.index]);
+      if (lane == 0) Barrier::arrive(&shared.weights_empty[stage.index]);
+      if (part + S::kDepth < S::kRowDepth && k + 1 < task.k_blocks) continue;
+      if (lane == 0) Barrier::arrive(&shared.rows_empty[row_stage.index]);
+      row_stage.advance();
     }
     if constexpr (S::kDepthGroups > 1) {
       float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
@@ -359,17 +349,19 @@ __device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
     int rows[2] = {first_row<S>(p, task, group, 0), first_row<S>(p, task, group, 1)};
     store<kTokenTiles>(p, task, rows, sum, lane);
   }
-  if (!arrived) arrive_first_product(p, warp, lane);
+  if (!arrived) arrive_first_product(warp, lane);
 }
 
 template <int kTokenTiles>
 __device__ void run(const Params& p, Shared& shared, int warp, int lane) {
-  if (warp < kWarps)
+  if (warp < kWarps) {
+    if (p.zero_experts.num_constant > 0) mix_constants(p, warp, lane);
     multiply<kTokenTiles>(p, shared, warp, lane);
-  else if (warp == kWarps)
+  } else if (warp == kWarps) {
     load_weights<Sizes<kTokenTiles>>(p, shared, lane);
-  else
+  } else {
     load_rows<Sizes<kTokenTiles>>(p, shared, lane);
+  }
 }
 
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ Params p) {
@@ -377,10 +369,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
   Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) shared.before[i] = load_acquire(&barriers[i]);
     for (int i = 0; i < kStages; ++i) {
       Barrier::init(&shared.weights_full[i], 1);
+      Barrier::init(&shared.weights_empty[i], kWarps);
       Barrier::init(&shared.rows_full[i], 1);
-      Barrier::init(&shared.empty[i], kWarps);
+      Barrier::init(&shared.rows_empty[i], kWarps);
     }
     cutlass::arch::fence_barrier_init();
   }
@@ -396,19 +390,13 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
   else
     run<8>(p, shared, warp, lane);
   __syncthreads();
-  if (p.y) {
-    if (threadIdx.x == 0) {
-      __threadfence();
-      atomicAdd(p.counters + 1, 1);
-      while (load_acquire(p.counters + 1) < gridDim.x) {
-      }
-    }
-    __syncthreads();
-    sum_tokens(p, shared.plan);
+  if (threadIdx.x == 0) {
+    __threadfence();
+    arrive(1);
+    wait(1, shared.before[1]);
   }
-  // The last block leaves the counters as it found them.
-  if (threadIdx.x == 0 && atomicAdd(p.counters + 2, 1) + 1 == gridDim.x)
-    p.counters[0] = p.counters[1] = p.counters[2] = 0;
+  __syncthreads();
+  sum_tokens(p, shared.plan);
 }
 
 WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, int rows, int depth) {
@@ -432,9 +420,13 @@ void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t 
   const int halves = layer.activation.gated() ? 2 : 1;
   p.up = make_weight_maps(layer.gate_up, shape.num_places, halves, hidden_width / halves, shape.model_width);
   p.down = make_weight_maps(layer.down, shape.num_places, 1, shape.model_width, shape.expert_width);
-  p.plan = {
-      decode.slots,      layer.plan.row_assignment,     layer.plan.expert_offset, layer.plan.place_of_expert,
-      shape.num_experts, shape.num_tokens * shape.top_k};
+  p.plan = {decode.slots,
+            layer.plan.row_assignment,
+            layer.plan.expert_offset,
+            layer.plan.place_of_expert,
+            shape.num_experts,
+            shape.num_tokens * shape.top_k,
+            shape.top_k};
   p.x = static_cast<const bf16*>(decode.x);
   p.x_stride = decode.x_stride;
   p.up_bias = static_cast<const bf16*>(layer.gate_up_bias.data);
@@ -447,11 +439,12 @@ void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t 
   p.rows = static_cast<bf16*>(decode.rows);
   p.y = decode.y;
   p.y_fp32 = decode.y_fp32;
-  p.counters = decode.counters;
   p.num_tokens = shape.num_tokens;
   p.top_k = shape.top_k;
   p.model_width = shape.model_width;
   p.expert_width = shape.expert_width;
+  if (decode.zero_experts) p.zero_experts = *decode.zero_experts;
+  p.mixes = reinterpret_cast<float2*>(decode.mixes);
 
   int device = 0, num_sms = 0;
   MOTLEY_CUDA_CHECK(cudaGetDevice(&device));

@@ -6,7 +6,7 @@
 
 namespace motley::cuda::sm90 {
 
-constexpr int kDecodeWarps = 10, kDecodeThreads = 32 * kDecodeWarps;
+constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 2, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
 constexpr int kMaxEntries = kDecodeAssignments;
 
@@ -17,9 +17,9 @@ struct Entry {
 
 struct DecodePlan {
   Entry entries[kMaxEntries];
-  short order[kDecodeAssignments];   // the assignment of each row
-  short row_of[kDecodeAssignments];  // of each assignment, -1 without one here
-  int begin[kMaxExperts];            // of each expert, -1 where it is not here; counts before
+  short token_of[kDecodeAssignments];  // of each row
+  short row_of[kDecodeAssignments];    // of each assignment, -1 without one here
+  int begin[kMaxExperts];              // of each expert, -1 where it is not here; counts before
   int warp_sums[kDecodeWarps];
   int num_entries, most_rows;
 };
@@ -41,10 +41,40 @@ __device__ inline int decode_scan(int value, DecodePlan& plan) {
 
 struct DecodePlanSource {
   const int *slots, *row_assignment, *expert_offset, *place_of_expert;
-  int num_experts, num_assignments;
+  int num_experts, num_assignments, top_k;
 };
 
+// At most one assignment a lane: a single warp makes the plan, from its other lanes' slots.
+__device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePlan& plan, int lane) {
+  constexpr unsigned kAll = 0xffffffffu;
+  const bool known = lane < from.num_assignments;
+  const int slot = known ? from.slots[lane] : -1;
+  const bool has_row = slot >= 0 && slot < from.num_experts;
+  const int place = !has_row ? -1 : from.place_of_expert ? from.place_of_expert[slot] : slot;
+  const bool here = place >= 0;
+  const unsigned peers = __match_any_sync(kAll, here ? slot : -1);
+  const bool first = here && lane == __ffs(peers) - 1;
+  const int key = here ? 2 * slot + first : 2 * kMaxExperts;
+  int row = here ? __popc(peers & ((1u << lane) - 1)) : -1, entry = 0;
+#pragma unroll
+  for (int other = 0; other < 32; ++other) {
+    const int theirs = __shfl_sync(kAll, key, other);
+    if (here && theirs / 2 < slot) ++row, entry += theirs % 2;
+  }
+  if (first) plan.entries[entry] = {short(place), short(row), short(__popc(peers)), 0};
+  if (here) plan.token_of[row] = lane / from.top_k;
+  if (known) plan.row_of[lane] = row;
+  const int most = __reduce_max_sync(kAll, here ? __popc(peers) : 0);
+  const int entries = __popc(__ballot_sync(kAll, first));
+  if (lane == 0) plan.most_rows = most, plan.num_entries = entries;
+}
+
 __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan& plan) {
+  if (from.slots && from.num_assignments <= 32) {
+    if (threadIdx.x < 32) make_plan_in_warp(from, plan, threadIdx.x);
+    __syncthreads();
+    return;
+  }
   const int thread = threadIdx.x, experts = from.num_experts, count = from.num_assignments;
   for (int i = thread; i < count; i += kDecodeThreads) plan.row_of[i] = -1;
   for (int e = thread; e < experts; e += kDecodeThreads)
@@ -106,14 +136,14 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
       if (rank < 0) continue;
       const int begin = plan.begin[from.slots[i]];
       plan.row_of[i] = begin < 0 ? -1 : begin + rank;
-      if (begin >= 0) plan.order[begin + rank] = i;
+      if (begin >= 0) plan.token_of[begin + rank] = i / from.top_k;
     }
   } else {
     for (int i = thread / 32; i < plan.num_entries; i += kDecodeWarps) {
       const Entry one = plan.entries[i];
       for (int r = one.begin + thread % 32; r < one.begin + one.count; r += 32) {
         const int assignment = from.row_assignment[r];
-        plan.order[r] = assignment;
+        plan.token_of[r] = assignment / from.top_k;
         plan.row_of[assignment] = r;
       }
     }

@@ -1,0 +1,95 @@
+// What a block of the decode kernel adds up at the end: a token's rows and zero-computation experts.
+#pragma once
+
+#include "motley/kernels/cuda/constant_expert.cuh"
+#include "motley/kernels/cuda/sm90/decode_plan.cuh"
+
+namespace motley::cuda::sm90 {
+
+using bf16 = __nv_bfloat16;
+
+struct DecodeSum {
+  const bf16* x;
+  long x_stride;
+  const float* gate_weights;
+  bf16* rows;
+  void* y;
+  bool y_fp32;
+  int num_tokens, top_k, model_width;
+  ZeroExpertLayer zero_experts;  // none: no kinds
+  float2* mixes;                 // of every choice of a constant expert: the weights of x and of its vector
+};
+
+// The mixes of the constant experts that tokens chose, a warp each, while the first weights are on their way.
+__device__ inline void mix_constants(const DecodeSum& p, int warp, int lane) {
+  const ZeroExpertLayer& zero = p.zero_experts;
+  for (int i = warp * gridDim.x + blockIdx.x; i < p.num_tokens * p.top_k;
+       i += kMultiplyingWarps * gridDim.x) {
+    const int constant = what_slot_gives(zero, zero.slots[i]);
+    if (constant < 0) continue;
+    const bf16* gate = static_cast<const bf16*>(zero.constant_gate) + 2l * constant * p.model_width;
+    const float2 mix = constant_mix(
+        warp_sum(logit_difference<Vector>(p.x + i / p.top_k * p.x_stride, gate, p.model_width, lane, 32)));
+    const float weight = p.gate_weights[i];
+    if (lane == 0) p.mixes[i] = {weight * mix.x, weight * mix.y};
+  }
+}
+
+// What a token's choices without a row give in 8 columns.
+__device__ inline void add_zero_experts(const DecodeSum& p, const DecodePlan& plan, int token, int column,
+                                        float (&sum)[8]) {
+  const ZeroExpertLayer& zero = p.zero_experts;
+  float of_x = 0.f;
+  bool uses_x = false;
+  for (int choice = token * p.top_k; choice < (token + 1) * p.top_k; ++choice) {
+    if (plan.row_of[choice] >= 0) continue;
+    const int gives = what_slot_gives(zero, zero.slots[choice]);
+    if (gives == kGivesNothing) continue;
+    uses_x = true;
+    if (gives == kGivesX) {
+      of_x += p.gate_weights[choice];
+      continue;
+    }
+    const float2 mix = __ldcg(&p.mixes[choice]);
+    const auto vector = load(static_cast<const bf16*>(zero.constant) + long(gives) * p.model_width + column);
+    of_x += mix.x;
+    for (int j = 0; j < 8; ++j) sum[j] += mix.y * vector[j];
+  }
+  if (!uses_x) return;
+  const auto x = load(p.x + token * p.x_stride + column);
+  for (int j = 0; j < 8; ++j) sum[j] += of_x * x[j];
+}
+
+// y from the rows of all experts: 8 columns a thread, spread over all blocks.
+__device__ inline void sum_tokens(const DecodeSum& p, const DecodePlan& plan) {
+  const int per_token = p.model_width / 8, count = p.num_tokens * per_token;
+  const int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x;
+  for (int i = warp * 32 + threadIdx.x % 32; i < count; i += gridDim.x * kDecodeThreads) {
+    const int token = i / per_token, column = i % per_token * 8;
+    float sum[8] = {};
+#pragma unroll 8
+    for (int k = 0; k < p.top_k; ++k) {
+      const int row = plan.row_of[token * p.top_k + k];
+      const float weight = row < 0 ? 0.f : p.gate_weights[token * p.top_k + k];
+      const uint4 bits =
+          row < 0 ? uint4{}
+                  : __ldcg(reinterpret_cast<const uint4*>(p.rows + long(row) * p.model_width + column));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 both = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162*>(&bits)[j]);
+        sum[2 * j] += weight * both.x;
+        sum[2 * j + 1] += weight * both.y;
+      }
+    }
+    if (p.zero_experts.num_experts > 0) add_zero_experts(p, plan, token, column, sum);
+    const long to = long(token) * p.model_width + column;
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      if (p.y_fp32)
+        static_cast<float*>(p.y)[to + j] = sum[j];
+      else
+        static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
+  }
+}
+
+}  // namespace motley::cuda::sm90
