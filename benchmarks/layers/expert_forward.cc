@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "benchmarks/laps.h"
 #include "motley/layers/moe_layer.h"
 #include "motley/layers/moe_options.h"
 
@@ -78,19 +79,23 @@ std::vector<ExpertForwardRow> bench_expert_forward(const ExpertForwardBench& ben
     const Routing routing = draw_routing(bench, tokens, slots, tau);
     const at::Tensor counts = routing.slots.flatten().bincount({}, slots).narrow(0, 0, bench.experts);
     const auto assigned = static_cast<double>(counts.sum().item<int64_t>());
-    // In turn, so that both see the same machine.
-    std::vector<double> seconds[2];
+    // In turn, so that both see the same machine; the first pair of a batch finds the device idle, the very
+    // first one warms up.
+    const int64_t batch = bench.device.is_cpu() ? 1 : 12;
+    std::vector<double> seconds[2], host;
     const double begin = seconds_now();
-    for (int64_t i = 0; i < 6 || seconds_now() - begin < bench.seconds; ++i) {
-      const double first = seconds_now();
-      forward(vanilla, x, even);
-      wait_for(bench.device);
-      const double second = seconds_now();
-      forward(with_zero_experts, x, routing);
-      wait_for(bench.device);
-      if (i == 0) continue;  // warms up
-      seconds[0].push_back(second - first);
-      seconds[1].push_back(seconds_now() - second);
+    for (bool first = true; seconds[0].size() < 5 || seconds_now() - begin < bench.seconds; first = false) {
+      Laps laps(bench.device);
+      laps.mark();
+      for (int64_t i = 0; i < batch; ++i) {
+        forward(vanilla, x, even);
+        laps.mark();
+        forward(with_zero_experts, x, routing);
+        laps.mark();
+      }
+      const std::vector<double> each = laps.seconds(), by_host = laps.host_seconds();
+      for (size_t i = first || batch > 1 ? 2 : 0; i < each.size(); ++i) seconds[i % 2].push_back(each[i]);
+      for (size_t i = 1; i < by_host.size(); i += 2) host.push_back(by_host[i]);
     }
     ExpertForwardRow row{};
     row.tau = tau;
@@ -98,6 +103,7 @@ std::vector<ExpertForwardRow> bench_expert_forward(const ExpertForwardBench& ben
     row.least_rows = counts.min().item<int64_t>();
     row.vanilla = summarise(seconds[0]);
     row.moe_plus_plus = summarise(seconds[1]);
+    row.host_median = summarise(host).median;
     row.theory = static_cast<double>(bench.top_k) / row.ffn_experts_per_token;
     row.speedup = row.vanilla.median / row.moe_plus_plus.median;
     rows.push_back(row);

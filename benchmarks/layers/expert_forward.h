@@ -27,8 +27,9 @@ struct ExpertForwardRow {
   double ffn_experts_per_token;  // measured
   int64_t least_rows;            // of the expert with the fewest
   Timing vanilla, moe_plus_plus;
-  double theory;   // assignments of vanilla over FFN assignments
-  double speedup;  // vanilla's median over MoE++'s
+  double host_median;  // seconds that the host took to hand MoE++'s forward over to a GPU
+  double theory;       // assignments of vanilla over FFN assignments
+  double speedup;      // vanilla's median over MoE++'s
   double share() const { return speedup / theory; }
 };
 
