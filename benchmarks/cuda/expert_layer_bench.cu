@@ -169,6 +169,16 @@ void measure(const LayerShape& s, const std::string& skew) {
          outer(dhidden.data, 2 * F, rows.data, false, false, {dgate_up.data, layer.gate_up.stride});
        }},
   };
+  int device = 0, shared_bytes = 0;
+  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
+  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  const std::pair<const char*, Product> products[] = {
+      {"up", Product::kUp}, {"down", Product::kDown},   {"dhidden", Product::kDhidden},
+      {"dx", Product::kDx}, {"ddown", Product::kDdown}, {"dgate_up", Product::kDgateUp}};
+  for (const auto& [name, product] : products)
+    std::printf(
+        "    %s: %s\n", name,
+        describe(product_tiles(layer.family, shape, layer.activation, product, shared_bytes)).c_str());
   std::printf("   ");
   for (const Part& part : all) {
     const double ms = time_ms(part.work, 7, 1).median;

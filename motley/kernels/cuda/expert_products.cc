@@ -4,6 +4,8 @@
 #include <string>
 
 #include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm80/gemm_params.h"
+#include "motley/kernels/cuda/sm90/gemm_params.h"
 
 namespace motley::cuda {
 namespace {
@@ -29,6 +31,38 @@ Family default_family(DataType type) {
 }
 
 const char* family_name(Family family) { return family == Family::kSm90 ? "sm90" : "sm80"; }
+
+ProductTiles product_tiles(Family family, const ExpertShape& shape, const Activation& activation,
+                           Product product, int shared_bytes) {
+  const bool outer = product == Product::kDdown || product == Product::kDgateUp;
+  const int row_width =
+      product == Product::kDdown ? shape.expert_width : activation.hidden_width(shape.expert_width);
+  RowsCome rows_come = RowsCome::kGathered;
+  if (product == Product::kDown || product == Product::kDx) rows_come = RowsCome::kInOrder;
+  if (outer && outer_wants_copy(family, row_width)) rows_come = RowsCome::kCopied;
+  if (family == Family::kSm90)
+    return {2 * sm90::kClusterBlocks * sm90::kBlockRows,
+            sm90::kTileN,
+            sm90::kTileK,
+            sm90::kClusterBlocks,
+            sm90::kStages,
+            rows_come};
+  return {sm80::kTileM,
+          sm80::kTileN,
+          sm80::kLineBytes / element_bytes(shape.type),
+          1,
+          sm80::num_stages(shared_bytes, shape.num_experts),
+          rows_come};
+}
+
+std::string describe(const ProductTiles& tiles) {
+  const char* rows_come = tiles.rows_come == RowsCome::kInOrder    ? "in order"
+                          : tiles.rows_come == RowsCome::kGathered ? "gathered"
+                                                                   : "copied";
+  return std::to_string(tiles.rows) + " x " + std::to_string(tiles.columns) + " x " +
+         std::to_string(tiles.depth) + " by " + std::to_string(tiles.blocks) + ", " +
+         std::to_string(tiles.stages) + " stages, rows " + rows_come;
+}
 
 void expert_up(Family family, const ExpertShape& shape, const ExpertPlan& plan, const UpProduct& product,
                cudaStream_t stream) {

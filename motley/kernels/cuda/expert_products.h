@@ -6,6 +6,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <string>
+
 #include "motley/kernels/cuda/activation.h"
 #include "motley/kernels/cuda/routing_plan.h"
 
@@ -104,6 +106,20 @@ struct OuterProduct {
 constexpr bool outer_wants_copy(Family family, int row_width) {
   return family == Family::kSm90 && row_width >= 640;
 }
+
+// How a product is cut, a pure function of its shape, so that it can be printed.
+enum class Product { kUp, kDown, kDhidden, kDx, kDdown, kDgateUp };
+enum class RowsCome { kInOrder, kGathered, kCopied };  // gathered while they are loaded, or copied before
+struct ProductTiles {
+  int rows, columns, depth;  // of the output of `blocks` thread blocks, and of a step along K
+  int blocks;                // of a cluster, which share the columns' operand
+  int stages;                // steps in shared memory
+  RowsCome rows_come;
+};
+// shared_bytes: what a block may have (cudaDevAttrMaxSharedMemoryPerBlockOptin).
+ProductTiles product_tiles(Family family, const ExpertShape& shape, const Activation& activation,
+                           Product product, int shared_bytes);
+std::string describe(const ProductTiles& tiles);
 
 // The family that is meant for the current device and the type; another one may be forced: kSm80 runs on
 // every card, kSm90 in bf16 on compute capability 9.0.
