@@ -120,11 +120,12 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
 }
 
 size_t expert_layer_backward_weight_workspace_bytes(const ExpertLayer& layer) {
-  const int widest = layer.activation.hidden_width(layer.shape.expert_width);
-  if (!outer_wants_copy(layer.family, widest)) return 0;
   Workspace space(nullptr);
-  space.take_bytes(rows_bytes(layer.shape, layer.shape.model_width));
-  space.take_bytes(copy_to_rows_workspace_bytes(layer.shape));
+  space.take<int>(layer.shape.num_experts);
+  if (outer_wants_copy(layer.family, layer.activation.hidden_width(layer.shape.expert_width))) {
+    space.take_bytes(rows_bytes(layer.shape, layer.shape.model_width));
+    space.take_bytes(copy_to_rows_workspace_bytes(layer.shape));
+  }
   return space.used();
 }
 
@@ -136,18 +137,24 @@ void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBac
   clear_places(layer, backward.gate_up, long(G) * D, stream);
   clear_places(layer, backward.down_bias, D, stream);
   clear_places(layer, backward.gate_up_bias, G, stream);
-  const auto outer = [&](const void* by_row, int width, const void* by_token, long stride, bool token_first,
-                         const Gradient& gradient) {
+  // The tiles of an expert with many rows take long: they come first, so that no block ends with one.
+  Workspace space(workspace);
+  ExpertPlan plan = layer.plan;
+  int* expert_order = space.take<int>(shape.num_experts);
+  order_experts(plan.expert_offset, shape.num_experts, expert_order, stream);
+  plan.expert_order = expert_order;
+  const auto outer = [&, space](const void* by_row, int width, const void* by_token, long stride,
+                                bool token_first, const Gradient& gradient) {
     if (!gradient.data) return;
     const bool copies = outer_wants_copy(layer.family, width);
     if (copies) {
-      Workspace space(workspace);
-      void* rows = space.take_bytes(rows_bytes(shape, D));
-      copy_to_rows(shape, layer.plan, by_token, stride, rows,
-                   space.take_bytes(copy_to_rows_workspace_bytes(shape)), stream);
+      Workspace rest = space;  // the same scratch for both
+      void* rows = rest.take_bytes(rows_bytes(shape, D));
+      copy_to_rows(shape, plan, by_token, stride, rows, rest.take_bytes(copy_to_rows_workspace_bytes(shape)),
+                   stream);
       by_token = rows, stride = D;
     }
-    expert_outer(layer.family, shape, layer.plan,
+    expert_outer(layer.family, shape, plan,
                  {by_row, width, by_token, stride, !copies, D, token_first, gradient}, stream);
   };
   outer(backward.weighted, F, backward.dy, backward.dy_stride, true, backward.down);

@@ -30,6 +30,7 @@ struct ExpertPlan {
   const int* expert_offset;    // [E + 1]
   const int* place_of_expert;  // [E], or null where expert e is at place e
   TileSchedule schedule;
+  const int* expert_order = nullptr;  // [E]: that in which outer products take experts; null: by number
 };
 
 struct PlacedWeights {

@@ -139,10 +139,11 @@ class OuterWalk {
   __device__ void prefetch() {
     const int per_expert = p_.num_m_tiles * p_.num_n_tiles;
     for (;;) {
-      const int expert = next_ / per_expert;
-      ahead_valid_ = expert < p_.num_experts;
+      const int turn = next_ / per_expert;
+      ahead_valid_ = turn < p_.num_experts;
       if (!ahead_valid_) return;
-      const int within = next_ - expert * per_expert;
+      const int within = next_ - turn * per_expert;
+      const int expert = p_.expert_order ? __ldg(p_.expert_order + turn) : turn;
       const int place = p_.place_of_expert ? __ldg(p_.place_of_expert + expert) : expert;
       next_ += gridDim.x / kClusterBlocks;
       if (place < 0) continue;
