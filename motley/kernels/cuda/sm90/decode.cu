@@ -315,7 +315,7 @@ __device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
       const int valid = task.depth - k * S::kDepth - along * 64;
       const int part = k * S::kDepth % S::kRowDepth;  // of the rows' stage
       Barrier::wait(&shared.weights_full[stage.index], stage.phase);
-      Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
+      if (part == 0) Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
       if (valid > 0)
         multiply_piece<S>(sum,
                           cute::cast_smem_ptr_to_uint(shared.weights[stage.index]) +
