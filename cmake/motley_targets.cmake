@@ -49,6 +49,15 @@ if(MOTLEY_SANITIZE)
   add_link_options(-fsanitize=${MOTLEY_SANITIZE})
 endif()
 
+# What every program must link to: the thread sanitizer's view of OpenMP, and nothing otherwise.
+add_library(motley_sanitized INTERFACE)
+if(MOTLEY_SANITIZE MATCHES "thread")
+  add_library(motley_tsan_openmp OBJECT ${PROJECT_SOURCE_DIR}/tests/support/tsan_openmp.cc)
+  target_link_libraries(motley_tsan_openmp PUBLIC ${CMAKE_DL_LIBS})
+  target_sources(motley_sanitized INTERFACE $<TARGET_OBJECTS:motley_tsan_openmp>)
+  target_link_libraries(motley_sanitized INTERFACE ${CMAKE_DL_LIBS})
+endif()
+
 # Gives `target` the shared precompiled header if what it links to brings torch; remembers it as bringing torch.
 function(_motley_precompile target links)
   get_property(with_torch GLOBAL PROPERTY MOTLEY_WITH_TORCH)
@@ -113,13 +122,10 @@ function(motley_test folder)
     return()
   endif()
   add_executable(motley_${folder}_test ${ARG_SOURCES})
-  target_link_libraries(motley_${folder}_test PRIVATE ${ARG_LINK} GTest::gtest_main)
+  target_link_libraries(motley_${folder}_test PRIVATE ${ARG_LINK} GTest::gtest_main motley_sanitized)
   target_compile_definitions(motley_${folder}_test PRIVATE
     MOTLEY_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests")
   _motley_precompile(motley_${folder}_test "${ARG_LINK}")
-  if(MOTLEY_SANITIZE MATCHES "thread")
-    target_link_libraries(motley_${folder}_test PRIVATE motley_tsan_openmp)
-  endif()
   gtest_discover_tests(motley_${folder}_test TEST_PREFIX "${folder}." DISCOVERY_MODE PRE_TEST
     PROPERTIES TIMEOUT 600 ENVIRONMENT "${MOTLEY_TEST_ENVIRONMENT}")
 endfunction()

@@ -1,6 +1,7 @@
 // Tells the thread sanitizer about the fork and join of OpenMP regions. libgomp is not instrumented, so
 // without this every result that one thread writes in at::parallel_for and another reads after it looks like
-// a race; with it real races inside such regions are still found. Linked into tests by the preset tsan only.
+// a race; with it real races inside such regions are still found. Linked into every program by the preset
+// tsan only.
 #include <dlfcn.h>
 
 #include <cstdlib>
