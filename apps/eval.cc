@@ -94,7 +94,14 @@ void run_eval(const EvalArguments& arguments) {
     throw UserError(
         Mistake{arguments.of_text, "no such option with --tokens, where it has no effect", "it", {}});
   }
-  text ? eval_text(arguments) : eval_tokens(arguments);
+  try {
+    text ? eval_text(arguments) : eval_tokens(arguments);
+  } catch (const UserError& error) {
+    throw UserError(in_words(error.what(), {{"window", "--window"},
+                                            {"batch_windows", "--batch"},
+                                            {"max_windows", "--max-windows"},
+                                            {"data", "--data"}}));
+  }
 }
 
 }  // namespace

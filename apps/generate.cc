@@ -60,18 +60,19 @@ void generate_text(const GenerateArguments& arguments) {
   const auto is_end = [&](int64_t token) {
     return std::find(options.end_tokens.begin(), options.end_tokens.end(), token) != options.end_tokens.end();
   };
+  const std::vector<std::vector<int64_t>> prompts = {tokenizer->encode(arguments.prompt)};
+  check_generation(*model, prompts, options);  // before anything is printed
   if (!arguments.json) std::cout << arguments.prompt << std::flush;
   std::string text;
   const double start = seconds_now();
-  const auto generated =
-      generate(*model, {tokenizer->encode(arguments.prompt)}, options, [&](size_t, int64_t token) {
-        // A model may have more ids than its tokenizer; those stand for no text.
-        if (is_end(token) || token >= tokenizer->vocab_size()) return true;
-        const std::string piece = tokenizer->decode({token});
-        text += piece;
-        if (!arguments.json) std::cout << piece << std::flush;
-        return true;
-      });
+  const auto generated = generate(*model, prompts, options, [&](size_t, int64_t token) {
+    // A model may have more ids than its tokenizer; those stand for no text.
+    if (is_end(token) || token >= tokenizer->vocab_size()) return true;
+    const std::string piece = tokenizer->decode({token});
+    text += piece;
+    if (!arguments.json) std::cout << piece << std::flush;
+    return true;
+  });
   const double seconds = seconds_now() - start;
   const Generated& one = generated.front();
   explain(*model, one);
@@ -122,7 +123,15 @@ void run_generate(const GenerateArguments& arguments) {
                             "no such option without --temperature: the likeliest token needs no chance", "it",
                             "set a temperature above 0"});
   }
-  ids ? generate_ids(arguments) : generate_text(arguments);
+  try {
+    ids ? generate_ids(arguments) : generate_text(arguments);
+  } catch (const UserError& error) {
+    throw UserError(in_words(error.what(), {{"max_new_tokens", "--max-new-tokens"},
+                                            {"temperature", "--temperature"},
+                                            {"top_k", "--top-k"},
+                                            {"top_p", "--top-p"},
+                                            {ids ? "" : "prompt 0", "--prompt"}}));
+  }
 }
 
 }  // namespace

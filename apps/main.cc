@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <limits>
 #include <new>
@@ -34,12 +35,16 @@ int report(ExitCode code, std::string_view message) {
   return code;
 }
 
+int report_no_memory() {
+  return report(kMistake, "out of memory; try a smaller model, batch or sequence length");
+}
+
 // What a user can ask for is checked before operators see it: what libtorch throws is ours, but for a lack of
 // memory.
 int report(const c10::Error& error) {
   const std::string message = error.what_without_backtrace();
-  const bool no_memory = message.find("can't allocate memory") != std::string::npos;
-  return report(no_memory ? kMistake : kFailed, message);
+  if (message.find("can't allocate memory") != std::string::npos) return report_no_memory();
+  return report(kFailed, message);
 }
 
 // A result that did not arrive is no success: on a full disk, say.
@@ -60,7 +65,10 @@ int run(const std::function<void()>& action) {
   } catch (const c10::Error& error) {
     return report(error);
   } catch (const std::bad_alloc&) {
-    return report(kMistake, "out of memory; try a smaller model, batch or sequence length");
+    return report_no_memory();
+  } catch (const std::filesystem::filesystem_error& error) {  // a question that the system did not answer
+    return report(kMistake,
+                  motley::concat("cannot use '", error.path1().string(), "': ", error.code().message()));
   } catch (const std::logic_error& error) {
     return report(kFailed, std::string("a bug in Motley: ") + error.what());
   } catch (const std::exception& error) {

@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "motley/base/config_values.h"
+#include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/log.h"
 #include "motley/train/train_run.h"
@@ -20,10 +21,11 @@ struct TrainCommand {
 };
 
 void run_train(const TrainCommand& command) {
+  if (command.out.empty()) throw UserError(Mistake{"--out", "a folder for the run", "nothing", {}});
   nlohmann::json json = read_json_file(command.config);
   apply_settings(json, command.settings);
-  if (!command.data.empty() && json.is_object())
-    json["data"]["path"] = command.data;  // any bytes, as paths are
+  const bool has_place = json.is_object() && (json["data"].is_object() || json["data"].is_null());
+  if (!command.data.empty() && has_place) json["data"]["path"] = command.data;  // any bytes, as paths are
   if (!command.device.empty()) apply_setting(json, "train.device=" + json_text(command.device));
   const TrainSummary summary = train_run(parse_run_config(json, command.config), command.out);
   if (summary.validation_loss) {

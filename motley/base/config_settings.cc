@@ -46,6 +46,23 @@ nlohmann::json& child(nlohmann::json& parent, const std::string& part, const std
 
 }  // namespace
 
+void check_json_depth(std::string_view text, const std::string& where) {
+  constexpr int kMaxDepth = 100;
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') quoted = !quoted;
+    if (quoted && c == '\\') ++i;
+    if (quoted) continue;
+    if (c == '[' || c == '{') ++depth;
+    if (c == ']' || c == '}') --depth;
+    if (depth > kMaxDepth) {
+      throw UserError(Mistake{where, concat("JSON nested at most ", kMaxDepth, " deep"), "more", ""});
+    }
+  }
+}
+
 nlohmann::json read_json_file(const std::string& path) {
   if (std::filesystem::is_directory(path)) throw_file_error("read", path, EISDIR);
   errno = 0;
@@ -55,6 +72,7 @@ nlohmann::json read_json_file(const std::string& path) {
   content << file.rdbuf();
   const std::string text = std::move(content).str();
   if (text.empty()) throw UserError(Mistake{path, "JSON", "an empty file", ""});
+  check_json_depth(text, path);
   try {
     return nlohmann::json::parse(text);
   } catch (const nlohmann::json::out_of_range& error) {
@@ -83,6 +101,7 @@ void apply_setting(nlohmann::json& config, const std::string& setting) {
     place = &child(*place, part, setting);
   }
   const std::string value = setting.substr(equals + 1);
+  check_json_depth(value, "--set " + setting.substr(0, equals));
   nlohmann::json parsed = nlohmann::json::parse(value, nullptr, /*allow_exceptions=*/false);
   *place = parsed.is_discarded() ? nlohmann::json(value) : std::move(parsed);
 }

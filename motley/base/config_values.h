@@ -75,6 +75,10 @@ class ConfigValues {
   std::set<std::string, std::less<>> known_;
 };
 
+// Throws UserError naming `where` for JSON text nested more than 100 deep, which no file of ours or Hugging
+// Face's is: it is written and compared by recursion, and would end the process.
+void check_json_depth(std::string_view text, const std::string& where);
+
 // Reads a JSON file; a missing or malformed one is a UserError with the line and column.
 nlohmann::json read_json_file(const std::string& path);
 

@@ -1,5 +1,6 @@
 #include "motley/base/error.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -39,6 +40,16 @@ const char* advice(int error_number) {
 }  // namespace
 
 UserError::UserError(const Mistake& mistake) : std::runtime_error(describe(mistake)) {}
+
+std::string in_words(std::string_view message,
+                     std::initializer_list<std::pair<std::string_view, std::string_view>> words) {
+  for (const auto& [ours, theirs] : words) {
+    const std::string_view rest = message.substr(std::min(ours.size(), message.size()));
+    if (message.starts_with(ours) && (rest.starts_with(':') || rest.starts_with(',')))
+      return concat(theirs, rest);
+  }
+  return std::string(message);
+}
 
 void throw_file_error(const std::string& action, const std::string& path, int error_number) {
   throw UserError(

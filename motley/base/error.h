@@ -1,7 +1,10 @@
 #pragma once
 // Two kinds of failure: the user's mistake (exit code 2, one clear message) and ours (exit code 1).
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "motley/base/concat.h"
 
@@ -22,6 +25,11 @@ class UserError : public std::runtime_error {
   // "WHERE: expected EXPECTED, found FOUND; FIX"
   explicit UserError(const Mistake& mistake);
 };
+
+// A message that begins with a name of ours, "top_k: expected ...", in the user's word for it: {"top_k",
+// "--top-k"}.
+std::string in_words(std::string_view message,
+                     std::initializer_list<std::pair<std::string_view, std::string_view>> words);
 
 // A state that only a bug of ours can reach.
 class InternalError : public std::logic_error {

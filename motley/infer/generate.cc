@@ -148,13 +148,18 @@ class Generation {
 
 }  // namespace
 
-std::vector<Generated> generate(CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
-                                const GenerateOptions& options, const TokenCallback& on_token) {
+void check_generation(const CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
+                      const GenerateOptions& options) {
   if (options.max_new_tokens < 0) {
     throw UserError(Mistake{"max_new_tokens", "at least 0", concat(options.max_new_tokens), {}});
   }
-  Sampler{options.sampling};  // checks the options even where nothing is to be generated
+  Sampler{options.sampling};  // checks its options
   check_prompts(model, prompts);
+}
+
+std::vector<Generated> generate(CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
+                                const GenerateOptions& options, const TokenCallback& on_token) {
+  check_generation(model, prompts, options);
   if (prompts.empty() || options.max_new_tokens == 0) return std::vector<Generated>(prompts.size());
   const at::NoGradGuard no_grad;
   return Generation(model, prompts, options, on_token).run(prompts);

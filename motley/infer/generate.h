@@ -28,8 +28,12 @@ struct Generated {
 // Called with each new token as it is chosen; false ends that sequence.
 using TokenCallback = std::function<bool(size_t sequence, int64_t token)>;
 
-// All prompts are one packed batch. Throws UserError: an empty prompt, an id outside the vocabulary, a
-// prompt longer than the model's positions.
+// Throws UserError: an option out of range, an empty prompt, an id outside the vocabulary, a prompt longer
+// than the model's positions.
+void check_generation(const CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
+                      const GenerateOptions& options);
+
+// All prompts are one packed batch. Throws what check_generation() throws, and NotFiniteError.
 std::vector<Generated> generate(CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
                                 const GenerateOptions& options, const TokenCallback& on_token = {});
 

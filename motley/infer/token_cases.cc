@@ -1,6 +1,7 @@
 #include "motley/infer/token_cases.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "motley/base/config_values.h"
@@ -18,7 +19,11 @@ std::vector<std::vector<int64_t>> read_token_cases(const std::filesystem::path& 
   for (const nlohmann::json& element : json) {
     const bool object = element.is_object() && element.contains("prompt");
     const nlohmann::json& ids = object ? element["prompt"] : element;
-    const auto whole = [](const nlohmann::json& id) { return id.is_number_integer(); };
+    const auto whole = [](const nlohmann::json& id) {
+      // A negative id is told as such by the model's check; one beyond int64 would come out as negative.
+      return id.is_number_integer() &&
+             (!id.is_number_unsigned() || id.get<uint64_t>() <= std::numeric_limits<int64_t>::max());
+    };
     if (!ids.is_array() || !std::all_of(ids.begin(), ids.end(), whole)) {
       const std::string text = element.dump();
       throw UserError(Mistake{concat(path.string(), ": element ", cases.size()),

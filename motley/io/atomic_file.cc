@@ -103,7 +103,12 @@ void restore_swapped_out(const fs::path& folder) {
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(neighbour(path_)) {
   make_folder(parent_of(path_));
-  if (fs::is_directory(path_)) throw_file_error("write", path_.string(), EISDIR);
+  const fs::file_status there = fs::status(path_);
+  if (fs::is_directory(there)) throw_file_error("write", path_.string(), EISDIR);
+  if (fs::exists(there) && !fs::is_regular_file(there)) {  // /dev/stdout would be replaced by a file
+    throw UserError(
+        Mistake{path_.string(), "a file, or nothing yet", "a device or a pipe", "write to a file"});
+  }
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) throw_file_error("write", path_.string(), errno);
 }

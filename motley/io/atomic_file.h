@@ -9,7 +9,7 @@ namespace motley {
 
 // One file. Bytes go to a temporary neighbour; commit() syncs it, renames it over `path` and syncs the
 // folder. Without commit the destructor removes it and `path` stays as it was.
-// Every failure is a UserError with the path and the reason (disk full, no permission, ...).
+// Every failure is a UserError with the path and the reason (disk full, no permission, a device there, ...).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);  // makes missing parent folders

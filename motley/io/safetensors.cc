@@ -10,6 +10,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/io/safetensors_dtype.h"
 
@@ -42,6 +43,7 @@ class HeaderReader {
            concat("only ", file_.size() - kLengthBytes, " bytes after its length"), "the file is truncated");
     }
     data_begin_ = kLengthBytes + length;
+    check_json_depth({text, length}, path_.string());
     try {
       auto header = nlohmann::json::parse(text, text + length);
       if (header.is_object()) return header;

@@ -115,7 +115,10 @@ TextSource::TextSource(const fs::path& path) {
   const auto status = fs::status(path, error);
   if (!fs::exists(status)) throw_file_error("read", path.string(), error ? error.value() : ENOENT);
   if (!fs::is_directory(status)) {
-    MOTLEY_CHECK_USER(fs::is_regular_file(status), path.string(), ": expected a file or a folder");
+    if (!fs::is_regular_file(status)) {
+      throw UserError(Mistake{path.string(), "a file or a folder", "a device or a pipe",
+                              "a run reads its text again when it goes on: write it to a file first"});
+    }
     const Content content = look_at(path);
     if (content != Content::kText) {
       throw UserError(Mistake{path.string(), "text, or gzipped text in a file named *.gz",

@@ -70,6 +70,9 @@ void write_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& mo
 
 std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& model_folder) {
   const auto path = model_folder / kFileName;
+  const char* fix = "use --tokens to give ids instead of text";
+  if (!std::filesystem::exists(path))
+    throw UserError(Mistake{path.string(), "a tokenizer", "no such file", fix});
   const nlohmann::json file = read_json_file(path.string());
   const auto model = file.is_object() ? file.value("model", nlohmann::json()) : nlohmann::json();
   const bool bytes = model.is_object() && model.value("type", nlohmann::json()) == "BPE" &&
@@ -78,7 +81,7 @@ std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& model_fol
                      file.value("added_tokens", nlohmann::json::array()).empty();
   if (!bytes) {
     throw UserError(Mistake{path.string(), "a byte-level BPE of the 256 bytes without merges or added tokens",
-                            "another kind of tokenizer", "use --tokens to give ids instead of text"});
+                            "another kind of tokenizer", fix});
   }
   return std::make_unique<ByteTokenizer>();
 }

@@ -27,8 +27,10 @@ RunData read_run_data(const DataConfig& config) {
                 concat(split.num_train(), " training and ", split.num_validation(), " validation tokens"),
                 "take more text or shorter sequences"});
   }
-  log_info("text: ", source.files().size(), " files, ", format_count(static_cast<double>(split.num_train())),
-           " training and ", format_count(static_cast<double>(split.num_validation())), " validation tokens");
+  const size_t num_files = source.files().size();
+  log_info("text: ", num_files, num_files == 1 ? " file, " : " files, ",
+           format_count(static_cast<double>(split.num_train())), " training and ",
+           format_count(static_cast<double>(split.num_validation())), " validation tokens");
   return {std::move(tokenizer), std::move(tokens), split};
 }
 

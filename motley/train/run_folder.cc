@@ -76,7 +76,13 @@ void RunFolder::begin(const nlohmann::json& configuration) {
   if (lock_ >= 0) return;
   check(configuration);
   made_ = make_folder(path_);
-  lock();  // fails where another process was faster; the folder is then its own
+  try {
+    lock();
+  } catch (...) {
+    std::error_code ignored;
+    if (made_) fs::remove(path_, ignored);  // not if it holds anything: another process may have been faster
+    throw;
+  }
   try {
     check(configuration);  // again: nobody else writes here from now on
     for (const fs::path& folder : {path_, path_ / "checkpoints"}) {

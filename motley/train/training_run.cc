@@ -80,22 +80,14 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
              ": results may differ in the last bits");
   }
   state_.threads = threads;
-  metrics_ = std::make_unique<MetricsLog>(folder_.metrics(), state_.metrics_bytes);
-  if (metrics_->empty()) {
-    metrics_->write({{"kind", "run"},
-                     {"step", 0},
-                     {"parameters", count_values(trainer_->optimizer().parameters())},
-                     {"num_experts", model_->num_experts()},
-                     {"data", state_.data},
-                     {"threads", threads}});
-  }
+  num_parameters_ = count_values(trainer_->optimizer().parameters());
   report_ = std::make_unique<RunReport>(folder_.path());
 }
 
 TrainSummary TrainingRun::go(const StopSignal& stop) {
   log_info(saved_step_ < 0 ? "training " : "going on with ", folder_.path().string(), ": ",
-           format_count(static_cast<double>(count_values(trainer_->optimizer().parameters()))),
-           " parameters, ", state_.threads, " threads, step ", state_.step, " of ", options_.steps);
+           format_count(static_cast<double>(num_parameters_)), " parameters, ", state_.threads,
+           " threads, step ", state_.step, " of ", options_.steps);
   ProgressOptions shown;
   shown.what = "train";
   shown.unit = "step";
@@ -106,6 +98,7 @@ TrainSummary TrainingRun::go(const StopSignal& stop) {
   interrupted_ = [&stop] { return stop.received() != 0; };
   bool finished = false;
   try {
+    open_records();
     finished = train(progress);
     if (!finished) {
       save();

@@ -33,6 +33,7 @@ class TrainingRun {
   bool sample();
   bool end();
 
+  void open_records();
   void log_window();
   void save();
   void renew_report();
@@ -51,6 +52,7 @@ class TrainingRun {
   RunData data_;
   std::vector<int64_t> prompt_;  // of the samples
   std::unique_ptr<CausalLm> model_;
+  int64_t num_parameters_ = 0;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<RunReport> report_;

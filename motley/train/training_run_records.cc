@@ -19,6 +19,17 @@ constexpr uint64_t kSampleStream = 3;  // of mix_seed
 
 }  // namespace
 
+void TrainingRun::open_records() {
+  metrics_ = std::make_unique<MetricsLog>(folder_.metrics(), state_.metrics_bytes);
+  if (!metrics_->empty()) return;
+  metrics_->write({{"kind", "run"},
+                   {"step", 0},
+                   {"parameters", num_parameters_},
+                   {"num_experts", model_->num_experts()},
+                   {"data", state_.data},
+                   {"threads", state_.threads}});
+}
+
 void TrainingRun::log_window() {
   state_.last_window = window_.metrics();
   json line = state_.last_window;

@@ -141,6 +141,8 @@ class Configuration(CommandTest):
         def limit():
             resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 
+        if self.motley.run("--version", preexec_fn=limit).returncode != 0:
+            self.skipTest("a sanitizer takes more addresses than that for itself")
         config = self.motley.write_config(train_batch_size=1 << 16)
         result = self.motley.train(config, "run", preexec_fn=limit)
         self.assert_mistake(result, "memory")
@@ -167,6 +169,11 @@ class Data(CommandTest):
         self.check(self.motley.write("picture.png", b"\x89PNG\0\0\0"), "zero bytes")
         self.check(self.motley.write("fake.gz", "plain"), "gzip")
         self.check(self.motley.write("short.txt", "too short"), "sequence_length")
+        self.check("/dev/null", "a device or a pipe")
+
+    def test_no_object_to_put_the_path_into(self):
+        config = self.motley.write("strange.json", '{"model": {}, "data": "text.txt", "train": {}}')
+        self.assert_mistake(self.motley.train(config, "run", "--data", self.motley.text), "strange.json: data: expected an object")
 
     def test_missing_path(self):
         self.assert_mistake(self.motley.train(self.motley.write_config(data_path=None), "run"), "data.path", "--data")
@@ -189,6 +196,21 @@ class Model(CommandTest):
             self.assert_mistake(result, option, "--tokens")
         self.assertFalse(os.path.exists(logits))
         self.assert_mistake(self.motley.run("generate", run, "--prompt", "a", "--seed", 3), "--seed", "--temperature")
+
+    def test_errors_name_flags_and_print_nothing(self):
+        run = self.motley.path("run")
+        for option, value in (("--temperature", -1), ("--top-k", 5), ("--top-p", 0.5), ("--max-new-tokens", -3)):
+            result = self.motley.run("generate", run, "--prompt", "a", option, value)
+            self.assert_mistake(result, f"motley: error: {option}: expected")
+        self.assert_mistake(self.motley.run("generate", run, "--prompt", "a" * 100), "error: --prompt: expected at most")
+        for option, value in (("--window", 65), ("--max-windows", -1), ("--batch", 0)):
+            result = self.motley.run("eval", run, "--data", self.motley.text, option, value)
+            self.assert_mistake(result, f"motley: error: {option}: expected")
+
+    def test_models_without_a_tokenizer(self):
+        os.remove(self.motley.path("run/model/tokenizer.json"))
+        result = self.motley.run("generate", self.motley.path("run"), "--prompt", "a")
+        self.assert_mistake(result, "tokenizer.json", "use --tokens")
 
     def test_more_tokens_than_there_are_numbers(self):
         result = self.motley.run("generate", self.motley.path("run"), "--prompt", "the ", "--max-new-tokens", 2 ** 63 - 1, "--json")
@@ -233,6 +255,7 @@ class RunFolder(CommandTest):
         self.motley.write("run", "precious")
         self.assert_mistake(self.motley.train(self.config, "run"), self.motley.path("run"))
         self.assertEqual(self.motley.read("run"), b"precious")
+        self.assert_mistake(self.motley.run("train", self.config, "--out", ""), "--out: expected a folder")
 
     def test_other_configuration(self):
         self.finish()
@@ -308,6 +331,12 @@ class RunFolder(CommandTest):
         result = self.motley.train(self.config, "run", **options)
         self.assert_mistake(result, self.motley.path("run"), "Permission denied")
         self.assertFalse(os.path.exists(self.motley.path("run")))
+        os.makedirs(self.motley.path("closed/run"))
+        os.chmod(self.motley.path("closed"), 0o700 if options else 0)
+        self.addCleanup(os.chmod, self.motley.path("closed"), 0o755)
+        for command in (["train", self.config, "--out"], ["generate", "--prompt", "a"], ["eval", "--data", self.motley.text]):
+            result = self.motley.run(*command, self.motley.path("closed/run"), **options)
+            self.assert_mistake(result, self.motley.path("closed/run"), "Permission denied")
 
 
 class FullDisk(CommandTest):
@@ -329,13 +358,25 @@ class FullDisk(CommandTest):
         again = self.motley.train(self.config, "run")
         self.assertEqual(again.returncode, 0, again.stderr)
 
-    def test_small_file_system(self):
+    def mount(self, limit):
         place = self.motley.path("small")
         os.makedirs(place)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", place]
+        mount = ["mount", "-t", "tmpfs", "-o", limit, "tmpfs", place]
         if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
             self.skipTest("no permission to mount a small file system")
         self.addCleanup(subprocess.run, ["umount", "-l", place])
+
+    def test_before_the_first_step(self):
+        """Room for a file less than a run needs before its first step, then for one more."""
+        self.mount("nr_inodes=2")
+        for inodes in range(2, 5):
+            subprocess.run(["mount", "-o", f"remount,nr_inodes={inodes}", self.motley.path("small")], check=True)
+            result = self.motley.train(self.config, "small/run")
+            self.assert_mistake(result, self.motley.path("small/run"), "No space left on device")
+            self.assertFalse(os.path.exists(self.motley.path("small/run")), inodes)
+
+    def test_small_file_system(self):
+        self.mount("size=1500k")
         result = self.motley.train(self.config, "small/run")
         self.assert_mistake(result, "No space left on device", "last good checkpoint")
         kept = self.motley.steps("small/run")

@@ -51,7 +51,7 @@ class Motley:
         return self.write(name, json.dumps(config))
 
     def command(self, *arguments, threads=1):
-        environment = dict(os.environ, MOTLEY_THREADS=str(threads))
+        environment = dict(os.environ, MOTLEY_THREADS=str(threads), MOTLEY_LOG="info")
         return [self.program, *map(str, arguments)], environment
 
     def run(self, *arguments, threads=1, **options):

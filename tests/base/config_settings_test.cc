@@ -68,6 +68,18 @@ TEST_F(JsonFile, RefusesWhatIsNotAFileWithText) {
   EXPECT_EQ(error_of([&] { read_json_file(folder); }), "cannot read '" + folder + "': Is a directory");
 }
 
+TEST_F(JsonFile, RefusesWhatIsNestedTooDeep) {
+  const std::string hundred = std::string(100, '[') + std::string(100, ']');
+  write(R"({"a": "[[[[{{{{\"[[", "b": )" + hundred.substr(1, 198) + "}");
+  EXPECT_NO_THROW(read_json_file(path_));
+  write("[" + hundred + "]");
+  EXPECT_EQ(error_of([&] { read_json_file(path_); }),
+            path_ + ": expected JSON nested at most 100 deep, found more");
+  json config = json::object();
+  EXPECT_EQ(error_of([&] { apply_setting(config, "a.b=" + std::string(100'000, '[')); }),
+            "--set a.b: expected JSON nested at most 100 deep, found more");
+}
+
 TEST(Settings, RefuseBytesThatAreNotUtf8) {
   json config = json::object();
   EXPECT_NE(error_of([&] { apply_setting(config, "a=\xff"); }).find("--set a: expected UTF-8"),

@@ -29,6 +29,16 @@ TEST(Error, MistakeLeavesOutEmptyParts) {
   EXPECT_STREQ(UserError(Mistake{"--out", "", "", "name a folder"}).what(), "--out; name a folder");
 }
 
+TEST(Error, MessagesUseTheUsersWords) {
+  const auto said = [](const char* message) {
+    return in_words(message, {{"top_k", "--top-k"}, {"prompt 0", "--prompt"}});
+  };
+  EXPECT_EQ(said("top_k: expected 0, found 5"), "--top-k: expected 0, found 5");
+  EXPECT_EQ(said("prompt 0, token 3: expected an id"), "--prompt, token 3: expected an id");
+  EXPECT_EQ(said("top_kings: no"), "top_kings: no");
+  EXPECT_EQ(said("a top_k: no"), "a top_k: no");
+}
+
 TEST(Error, UserCheckJoinsItsArgumentsOnlyOnFailure) {
   int evaluated = 0;
   auto count = [&evaluated] { return ++evaluated; };

@@ -28,6 +28,7 @@ TEST(TokenCases, NamesTheFileAndTheElement) {
   EXPECT_THAT(error(R"({"prompt": [1]})"), HasSubstr("list of lists"));
   EXPECT_THAT(error(R"([[1], ["a"]])"), AllOf(HasSubstr("element 1"), HasSubstr("\"a\"")));
   EXPECT_THAT(error("[[1.5]]"), HasSubstr("element 0"));
+  EXPECT_THAT(error("[[18446744073709551615]]"), HasSubstr("found [18446744073709551615]"));
   EXPECT_THAT(error("[[1"), HasSubstr("c.json"));
   EXPECT_THAT(user_error([&] { read_token_cases(folder / "none.json"); }), HasSubstr("none.json"));
 }

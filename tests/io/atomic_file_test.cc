@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <iterator>
@@ -57,6 +58,15 @@ TEST(AtomicFile, NamesThePathWhenItCannotWrite) {
   fs::create_directory(folder / "dir");
   EXPECT_THAT(user_error([&] { write_file_atomic(folder / "dir", "x"); }),
               HasSubstr((folder / "dir").string()));
+}
+
+// The rename would put a file in the place of /dev/full, or of a pipe that somebody reads.
+TEST(AtomicFile, LeavesDevicesAndPipesAlone) {
+  TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(user_error([&] { write_file_atomic(folder / "pipe", "x"); }), HasSubstr("a device or a pipe"));
+  EXPECT_TRUE(fs::is_fifo(folder / "pipe"));
+  EXPECT_EQ(num_entries(folder.path()), 1u);
 }
 
 TEST(AtomicFile, FullDiskIsOneClearError) {

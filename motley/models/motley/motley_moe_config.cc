@@ -2,7 +2,6 @@
 
 #include <nlohmann/json.hpp>
 #include <string_view>
-#include <utility>
 
 #include "motley/base/error.h"
 #include "motley/ops/zero_experts.h"
@@ -27,17 +26,11 @@ std::vector<ZeroExpertKind> read_zero_experts(ConfigValues& values) {
 }
 
 // The gate's own rules (motley/routing/gate_options.cc) name its fields, a few of which have other keys.
-constexpr std::pair<std::string_view, std::string_view> kKeyOfField[] = {
-    {"tau:", "zero_expert_tau:"},
-    {"scoring:", "gate_type:"},
-    {"weight_normalisation:", "norm_topk_except_zero:"},
-    {"balance_loss_coef:", "router_aux_loss_coef:"},
-};
 std::string in_keys(std::string_view message) {
-  for (const auto& [field, key] : kKeyOfField) {
-    if (message.starts_with(field)) return concat(key, message.substr(field.size()));
-  }
-  return std::string(message);
+  return in_words(message, {{"tau", "zero_expert_tau"},
+                            {"scoring", "gate_type"},
+                            {"weight_normalisation", "norm_topk_except_zero"},
+                            {"balance_loss_coef", "router_aux_loss_coef"}});
 }
 
 void read_scoring(ConfigValues& values, GateOptions& gate) {
