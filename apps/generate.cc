@@ -26,19 +26,6 @@ struct GenerateArguments {
   bool json = false;
 };
 
-// config.json names the end as one id or as a list of them.
-std::vector<int64_t> end_tokens(const CausalLm& model) {
-  const nlohmann::json config = model.config();
-  const auto key = config.find("eos_token_id");
-  if (key == config.end() || key->is_null()) return {};
-  if (key->is_number_integer()) return {key->get<int64_t>()};
-  try {
-    return key->get<std::vector<int64_t>>();
-  } catch (const nlohmann::json::exception&) {
-    throw UserError(Mistake{"config.json: eos_token_id", "an id or a list of ids", key->dump(), {}});
-  }
-}
-
 void explain(const CausalLm& model, const Generated& generated) {
   if (generated.reason == StopReason::kMaxPositions) {
     log_warn("stopped after ", generated.tokens.size(), " tokens: the model has ", model.max_positions(),
@@ -56,7 +43,7 @@ void generate_text(const GenerateArguments& arguments) {
   }
   if (arguments.prompt.empty()) throw UserError(Mistake{"--prompt", "at least one character", "none", {}});
   GenerateOptions options = arguments.options;
-  options.end_tokens = end_tokens(*model);
+  options.end_tokens = model->end_tokens();
   const auto is_end = [&](int64_t token) {
     return std::find(options.end_tokens.begin(), options.end_tokens.end(), token) != options.end_tokens.end();
   };
@@ -94,7 +81,7 @@ void generate_ids(const GenerateArguments& arguments) {
   const auto prompts = read_token_cases(arguments.tokens);
   const auto model = arguments.model.load();
   GenerateOptions options = arguments.options;
-  options.end_tokens = end_tokens(*model);
+  options.end_tokens = model->end_tokens();
   const double start = seconds_now();
   const auto generated = generate(*model, prompts, options);
   const double seconds = seconds_now() - start;

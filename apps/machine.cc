@@ -4,7 +4,6 @@
 #include <torch/version.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/format.h"
+#include "motley/base/memory.h"
 #include "motley/base/processors.h"
 #include "motley/infer/threads.h"
 #include "motley/kernels/cpu/families.h"
@@ -47,19 +47,6 @@ std::vector<std::string> instruction_sets() {
     if (std::find(all.begin(), all.end(), name) != all.end()) known.push_back(name);
   }
   return known;
-}
-
-uint64_t kibibytes(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10) * 1024; }
-
-void read_memory(Machine& machine) {
-  machine.memory_total = kibibytes(field("/proc/meminfo", "MemTotal"));
-  machine.memory_available = kibibytes(field("/proc/meminfo", "MemAvailable"));
-  // A container may allow less than the machine has.
-  const GroupLimits limits = group_limits();
-  if (!limits.memory || *limits.memory >= machine.memory_total) return;
-  machine.memory_total = *limits.memory;
-  const uint64_t used = std::min(*limits.memory, limits.memory_used.value_or(0));
-  machine.memory_available = std::min(machine.memory_available, *limits.memory - used);
 }
 
 std::vector<std::string> gpus() {
@@ -104,7 +91,9 @@ Machine examine_machine() {
   if (machine.cpu.empty()) machine.cpu = "unknown";
   machine.num_processors = usable_processors();
   machine.instruction_sets = instruction_sets();
-  read_memory(machine);
+  const Memory memory = usable_memory();
+  machine.memory_total = memory.total;
+  machine.memory_available = memory.available;
   for (const auto& family : kernels::cpu_families()) {
     machine.families.push_back(
         {family.name, family.instructions, family.available, family.name == kernels::cpu_family().name});

@@ -34,7 +34,8 @@ TrainingStepResult bench_training_step(const RunConfig& config, double seconds) 
   const TrainOptions& options = config.train;
   const bool sums_in_fp32 = options.dtype != at::kFloat && options.gradient_accumulation > 1;
   const c10::Device device = parse_device(options.device, "--device");
-  const auto model = make_model(config.model, options.seed, options.dtype, sums_in_fp32);
+  const auto model =
+      make_model(config.model, options.seed, options.dtype, {.fp32_expert_gradients = sums_in_fp32});
   if (!device.is_cpu()) use_deterministic_algorithms();
   model->to(device);
   const TokenStore tokens =

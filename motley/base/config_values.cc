@@ -20,7 +20,11 @@ std::string shown(const json& value) {
   return text;
 }
 
-std::string number_text(double value) { return concat(value); }
+// 16777216, not 1.67772e+07.
+std::string number_text(double value) {
+  const bool whole = std::trunc(value) == value && std::abs(value) < 1e15;
+  return whole ? concat(static_cast<int64_t>(value)) : concat(value);
+}
 
 std::string range_text(Range range) {
   const bool low = std::isfinite(range.min), high = std::isfinite(range.max);

@@ -59,6 +59,7 @@ class CausalLm {
   virtual at::Device device() const { return at::kCPU; }
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_positions() const = 0;
+  virtual std::vector<int64_t> end_tokens() const { return {}; }  // generation ends with one of these
   virtual at::ScalarType dtype() const = 0;
   virtual KvCacheShape kv_cache_shape() const = 0;
 };

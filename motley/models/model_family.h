@@ -18,10 +18,14 @@ namespace motley {
 struct BuildOptions {
   at::ScalarType dtype = at::kFloat;
   bool fp32_expert_gradients = false;
+  double bytes_per_parameter = 0;  // see MakeOptions
 };
 
 struct ModelFamily {
   std::string_view model_type;  // as config.json has it
+
+  // Throws what build() throws for the configuration's sake, and takes no time.
+  void (*check)(const nlohmann::json& config, const std::string& source, const BuildOptions& options);
 
   // The model with zeros as weights. `source` names the configuration in errors.
   std::unique_ptr<CausalLm> (*build)(const nlohmann::json& config, const std::string& source,

@@ -9,6 +9,7 @@
 #include "motley/base/error.h"
 #include "motley/io/atomic_file.h"
 #include "motley/io/safetensors.h"
+#include "motley/models/decoder/decoder_config.h"
 #include "motley/models/initialisation.h"
 #include "motley/models/model_family.h"
 #include "motley/models/moe_plus_plus/moe_plus_plus_family.h"
@@ -41,18 +42,12 @@ const ModelFamily& find_family(const nlohmann::json& config, const std::string& 
                           {}});
 }
 
-// The dtype to load in: what the caller asks for, config.json's torch_dtype, the first tensor's. A CPU
-// computes in fp32 what is stored in fp16, which loses nothing.
+// The dtype to load in: what the caller asks for, config.json's, the first tensor's.
 at::ScalarType choose_dtype(const nlohmann::json& config, const std::string& source,
                             const LoadOptions& options, const TensorFolder& files) {
   if (options.dtype) return *options.dtype;
-  const auto key = config.contains("torch_dtype") ? config.find("torch_dtype") : config.find("dtype");
-  if (key != config.end() && !key->is_null()) {
-    if (*key == "float32" || *key == "float16") return at::kFloat;
-    if (*key == "bfloat16") return at::kBFloat16;
-    throw UserError(
-        Mistake{key_place(source, "torch_dtype"), "float32, bfloat16 or float16", key->dump(), {}});
-  }
+  ConfigValues values(config, source);
+  if (const auto dtype = read_dtype(values)) return *dtype;
   for (const std::string& name : files.names()) {
     const at::ScalarType dtype = files.tensor(name).scalar_type();
     if (c10::isFloatingType(dtype)) return dtype == at::kBFloat16 ? dtype : at::kFloat;
@@ -64,6 +59,10 @@ void check_dtype(at::ScalarType dtype) {
   if (dtype != at::kFloat && dtype != at::kBFloat16) {
     throw UserError(Mistake{"dtype", "fp32 or bf16", c10::toString(dtype), {}});
   }
+}
+
+BuildOptions build_options(at::ScalarType dtype, const MakeOptions& options) {
+  return {dtype, options.fp32_expert_gradients, options.bytes_per_parameter};
 }
 
 void check_safetensors(const fs::path& folder) {
@@ -109,11 +108,22 @@ std::unique_ptr<CausalLm> load_model(const fs::path& path, const LoadOptions& op
   return model;
 }
 
-std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
-                                     bool fp32_expert_gradients, const std::string& source) {
-  const ModelFamily& family = find_family(config, source);
+void check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options) {
+  const ModelFamily& family = find_family(config, options.source);
   check_dtype(dtype);
-  auto model = family.build(config, source, {dtype, fp32_expert_gradients});
+  ConfigValues values(config, options.source);
+  if (const auto named = read_dtype(values); named && *named != dtype) {
+    values.fail(values.has("torch_dtype") ? "torch_dtype" : "dtype",
+                concat("no such key, or ", dtype_name(dtype), ", the dtype of the run"), dtype_name(*named));
+  }
+  family.check(config, options.source, build_options(dtype, options));
+}
+
+std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
+                                     const MakeOptions& options) {
+  check_model(config, dtype, options);
+  auto model =
+      find_family(config, options.source).build(config, options.source, build_options(dtype, options));
   const auto std = config.find("initializer_range");
   initialise(*model, seed, std != config.end() && std->is_number() ? std->get<double>() : 0.02,
              model->kv_cache_shape().num_layers);

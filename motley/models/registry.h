@@ -32,12 +32,19 @@ std::vector<std::string> known_model_types();
 // Throws UserError: no such folder, unknown model_type, bad keys, missing or misshapen tensors.
 std::unique_ptr<CausalLm> load_model(const std::filesystem::path& path, const LoadOptions& options = {});
 
+struct MakeOptions {
+  bool fp32_expert_gradients = false;  // see LoadOptions
+  std::string source = "config.json";  // names the configuration in errors, see key_place()
+  double bytes_per_parameter = 0;      // that this process will need in the end, if more than the weights'
+};
+
+// Throws what make_model() throws for the configuration's sake, and takes no time.
+void check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options = {});
+
 // A fresh model, randomly initialised; the same seed gives the same bits with any number of threads.
-// dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json; `source` names it in
-// errors, see key_place().
+// dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json.
 std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,
-                                     bool fp32_expert_gradients = false,
-                                     const std::string& source = "config.json");
+                                     const MakeOptions& options = {});
 
 // Writes config.json and model.safetensors (or shards and their index) into `folder`, under the names
 // the family publishes. Each file is atomic; write into an AtomicFolder to make the whole atomic.

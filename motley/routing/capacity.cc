@@ -9,8 +9,11 @@
 namespace motley {
 namespace {
 
-// A product that is whole but for rounding (0.1 * 30) must not take one more place.
-int64_t round_up(double value) { return static_cast<int64_t>(std::ceil(value * (1.0 - 1e-12))); }
+// A product that is whole but for rounding (0.1 * 30) must not take one more place. A large factor may be
+// beyond int64, so the limit comes first.
+int64_t round_up(double value, int64_t limit) {
+  return static_cast<int64_t>(std::min(static_cast<double>(limit), std::ceil(value * (1.0 - 1e-12))));
+}
 
 }  // namespace
 
@@ -21,8 +24,7 @@ SlotCapacity slot_capacity(const GateOptions& options, int64_t num_tokens) {
   const double total = options.capacity_factor.value() * static_cast<double>(num_tokens * per_token);
   const double parts = options.tau * static_cast<double>(options.num_experts) +
                        static_cast<double>(options.num_zero_experts());
-  return {std::min(num_tokens, round_up(total * options.tau / parts)),
-          std::min(num_tokens, round_up(total / parts))};
+  return {round_up(total * (options.tau / parts), num_tokens), round_up(total / parts, num_tokens)};
 }
 
 at::Tensor assigned_load(const RoutingPlan& plan) {

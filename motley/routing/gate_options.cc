@@ -75,7 +75,7 @@ void check_capacity(const GateOptions& o) {
 }
 
 void check_tau(const GateOptions& o) {
-  require(std::isfinite(o.tau) && o.tau > 0, "tau", "a number above 0", o.tau);
+  require(o.tau > 0 && o.tau <= 1e6, "tau", "a number above 0 and at most 1e6", o.tau);
   if (o.tau == 1.0) return;
   require(o.num_zero_experts() > 0, "tau", "1, for it has no effect without zero-computation experts", o.tau);
   const bool used =

@@ -20,6 +20,22 @@ constexpr double kReportSeconds = 15;  // least time between reports of a run th
 
 bool every(int64_t step, int64_t interval) { return interval > 0 && step % interval == 0; }
 
+// Weights, gradients and two moments: 4 bytes each in fp32; in bf16 2 and 2, 8, and 4 for the master weights.
+constexpr double kBytesPerParameter = 16;
+
+MakeOptions make_options(const RunConfig& config) {
+  const bool on_cpu = parse_device(config.train.device, place_of(config, "train.device")).is_cpu();
+  return {.fp32_expert_gradients = config.train.dtype != at::kFloat && config.train.gradient_accumulation > 1,
+          .source = place_of(config, "model."),
+          .bytes_per_parameter = on_cpu ? kBytesPerParameter : 0};
+}
+
+// What can be wrong with the configuration shows before a text is read, which may take long.
+RunData read_checked(const RunConfig& config, bool fresh) {
+  if (fresh) check_model(config.model, config.train.dtype, make_options(config));
+  return read_run_data(config.data);
+}
+
 int64_t count_values(const std::vector<TrainedParameter>& parameters) {
   int64_t count = 0;
   for (const auto& parameter : parameters) count += parameter.tensor.numel();
@@ -32,7 +48,7 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
     : config_(config),
       options_(config_.train),
       folder_(folder),
-      data_(read_run_data(config.data)),
+      data_(read_checked(config, !state)),
       window_({}) {
   const int64_t threads = use_threads(options_.threads);
   const c10::Device device = parse_device(options_.device, place_of(config_, "train.device"));
@@ -42,14 +58,13 @@ TrainingRun::TrainingRun(const RunConfig& config, RunFolder& folder, std::option
                             concat("the text that the run began with, ", state->data.dump()),
                             data_.fingerprint().dump(), "restore it, or choose another --out"});
   }
-  const bool sums_in_fp32 = options_.dtype != at::kFloat && options_.gradient_accumulation > 1;
+  const MakeOptions made = make_options(config_);
   if (state) {
     state_ = std::move(*state);
     saved_step_ = state_.step;
-    model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype, sums_in_fp32});
+    model_ = load_model(folder_.checkpoint(state_.step), {options_.dtype, made.fp32_expert_gradients});
   } else {
-    model_ =
-        make_model(config_.model, options_.seed, options_.dtype, sums_in_fp32, place_of(config_, "model."));
+    model_ = make_model(config_.model, options_.seed, options_.dtype, made);
   }
   if (!device.is_cpu()) use_deterministic_algorithms();
   model_->to(device);

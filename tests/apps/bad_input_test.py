@@ -123,10 +123,23 @@ class Configuration(CommandTest):
             result = self.motley.train(config, "run", "--data", data, "--json")
             self.assertEqual(result.returncode, 0, result.stderr)
 
+    def test_mistakes_show_before_the_text_is_read(self):
+        for change in (dict(model_hidden_size="x"), dict(model_torch_dtype="bfloat16"), dict(train_device="cuda:x")):
+            result = self.motley.train(self.motley.write_config(data_path="/nowhere.txt", **change), "run")
+            self.assert_mistake(result, list(change)[0].replace("_", ".", 1))
+
+    def test_json_that_is_nested_too_deep(self):
+        deep = self.motley.write("deep.json", '{"model":' + "[" * 100000 + "]" * 100000 + "}")
+        self.assert_mistake(self.motley.train(deep, "run"), "deep.json: expected JSON nested at most 100 deep")
+
     def test_sizes_that_overflow(self):
         self.check("train.batch_size", "4000000000000000000", train_batch_size=4000000000000000000)
         self.check("train.gradient_accumulation", train_gradient_accumulation=10 ** 12)
         self.check("data.sequence_length", data_sequence_length=10 ** 12)
+
+    def test_models_beyond_the_memory(self):
+        self.check("config.json: model.hidden_size: ", "to 1048576", model_hidden_size=1 << 21)
+        self.check("config.json: model: expected weights", "of memory", model_hidden_size=1 << 20, model_num_experts=1 << 16)
 
     def test_kernels_that_the_processor_has_not(self):
         families = json.loads(self.motley.run("doctor", "--json").stdout)["cpu_kernels"]

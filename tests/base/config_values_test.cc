@@ -39,6 +39,15 @@ TEST(ConfigValues, ReadsEveryType) {
   EXPECT_NO_THROW(values.finish());
 }
 
+TEST(ConfigValues, RangesShowWholeNumbersWhole) {
+  const json object = {{"n", 16777217}, {"r", 3}};
+  ConfigValues values(object, "a.json");
+  EXPECT_EQ(error_of([&] { values.required<int64_t>("n", between(1, 1 << 24)); }),
+            "a.json: n: expected a whole number from 1 to 16777216, found 16777217");
+  EXPECT_EQ(error_of([&] { values.required<double>("r", between(1e-30, 0.5)); }),
+            "a.json: r: expected a number from 1e-30 to 0.5, found 3");
+}
+
 TEST(ConfigValues, AbsentAndNullGiveTheDefault) {
   const json object = {{"nothing", nullptr}};
   ConfigValues values(object, "a.json");

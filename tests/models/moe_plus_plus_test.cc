@@ -111,6 +111,11 @@ TEST(MoePlusPlus, RefusesConfigurationsThatWouldGiveOtherResults) {
   EXPECT_THAT(error_with("num_experts", {4}), HasSubstr("num_experts"));
   EXPECT_THAT(error_with("num_experts", {8, 8}), HasSubstr("num_experts"));
   EXPECT_THAT(error_with("vocab_size", nullptr), HasSubstr("vocab_size"));
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_attention_heads",
+                          "max_position_embeddings", "num_hidden_layers", "eos_token_id"}) {
+    EXPECT_THAT(error_with(key, int64_t{1} << 40), AllOf(HasSubstr(key), HasSubstr("found 1099511627776")));
+  }
+  EXPECT_THAT(error_with("num_experts", {int64_t{1} << 40}), HasSubstr("from 1 to 65536"));
 }
 
 TEST(MoePlusPlus, NamesTensorsThatDoNotFitTheConfiguration) {

@@ -3,8 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "motley/base/concat.h"
+#include "motley/models/decoder/decoder_memory.h"
+#include "motley/models/registry.h"
 #include "motley/ops/zero_experts.h"
 #include "tests/io/temporary_folder.h"
 #include "tests/models/small_config.h"
@@ -13,7 +18,9 @@ namespace motley {
 namespace {
 
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 std::string error_with(const std::string& key, const nlohmann::json& value) {
   nlohmann::json config = small_config();
@@ -102,6 +109,81 @@ TEST(MotleyConfig, RefusesContradictions) {
       error_with("intermediate_size", 32),
       "a.json: intermediate_size: expected no such key where every layer is sparse, found 32; leave it out");
   EXPECT_THAT(error_with("hidden_size", "wide"), HasSubstr("hidden_size"));
+}
+
+// Products of sizes overflow, or ask for all the memory there is, long after the key is forgotten.
+TEST(MotleyConfig, SizesHaveUpperBounds) {
+  nlohmann::json dense = small_config();
+  dense.update({{"mlp_layer_types", {"dense", "sparse", "sparse"}}, {"intermediate_size", 80}});
+  const std::pair<const char*, int64_t> bounds[] = {{"vocab_size", 16777216},
+                                                    {"max_position_embeddings", 16777216},
+                                                    {"hidden_size", 1048576},
+                                                    {"moe_intermediate_size", 1048576},
+                                                    {"intermediate_size", 1048576},
+                                                    {"shared_expert_intermediate_size", 1048576},
+                                                    {"num_attention_heads", 65536},
+                                                    {"num_key_value_heads", 65536},
+                                                    {"head_dim", 65536},
+                                                    {"num_experts", 65536},
+                                                    {"num_hidden_layers", 10000}};
+  for (const auto& [key, most] : bounds) {
+    for (const int64_t size : {most + 1, std::numeric_limits<int64_t>::max()}) {
+      nlohmann::json config = dense;
+      config[key] = size;
+      EXPECT_THAT(user_error([&] { parse_motley_config(config, "a.json"); }),
+                  AllOf(StartsWith(concat("a.json: ", key, ": expected a whole number from ")),
+                        EndsWith(concat(" to ", most, ", found ", size))));
+    }
+  }
+  EXPECT_THAT(error_with("zero_expert_types", std::vector<std::string>(65537, "copy")),
+              HasSubstr("zero_expert_types: expected at most 65536 names, found 65537"));
+}
+
+TEST(MotleyConfig, ModelsBeyondTheMemoryAreRefusedBeforeTheyAreMade) {
+  nlohmann::json config = small_config();
+  config["hidden_size"] = 1 << 20;
+  config["num_experts"] = 1 << 16;
+  EXPECT_THAT(user_error([&] { make_model(config, 1, at::kFloat, {.source = "c.json: model."}); }),
+              AllOf(StartsWith("c.json: model: expected weights within the "), HasSubstr("num_experts")));
+  // What is needed besides the weights counts too.
+  EXPECT_THAT(user_error([&] { make_model(small_config(), 1, at::kFloat, {.bytes_per_parameter = 1e12}); }),
+              StartsWith("config.json: expected weights, gradients and moments within the "));
+}
+
+TEST(MotleyConfig, MemoryIsThatOfTheTensors) {
+  nlohmann::json config = small_config();
+  config.update({{"mlp_layer_types", {"dense", "sparse", "sparse"}},
+                 {"intermediate_size", 80},
+                 {"shared_expert_intermediate_size", 12}});
+  for (const bool tied : {false, true}) {
+    config["tie_word_embeddings"] = tied;
+    double bytes = 64 * 8 * 4;  // rotary table
+    make_model(config, 1, at::kFloat)->visit([&](const std::string&, at::Tensor& tensor, TensorRole) {
+      bytes += tensor.nbytes();
+    });
+    const double predicted = decoder_bytes(parse_motley_config(config, "a.json"), 4);
+    EXPECT_LE(predicted, bytes);
+    EXPECT_GT(predicted, 0.97 * bytes);
+  }
+}
+
+TEST(MotleyConfig, KnowsDtypesAndEndTokens) {
+  EXPECT_THAT(error_with("torch_dtype", "int7"),
+              HasSubstr("torch_dtype: expected float32, bfloat16 or float16"));
+  EXPECT_THAT(error_with("dtype", "fp32"), HasSubstr("a.json: dtype: expected float32"));
+  EXPECT_THAT(error_with("eos_token_id", 50),
+              HasSubstr("eos_token_id: expected a whole number from 0 to 49"));
+  EXPECT_THAT(error_with("eos_token_id", {3, -1}), HasSubstr("eos_token_id"));
+  EXPECT_THAT(error_with("eos_token_id", "</s>"), HasSubstr("eos_token_id"));
+  nlohmann::json config = small_config();
+  config["eos_token_id"] = 3;
+  EXPECT_EQ(parse_motley_config(config, "a.json").end_tokens, std::vector<int64_t>{3});
+  config["eos_token_id"] = {3, 4};
+  config["torch_dtype"] = "bfloat16";
+  EXPECT_EQ(make_model(config, 1, at::kBFloat16)->end_tokens(), (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(
+      user_error([&] { make_model(config, 1, at::kFloat, {.source = "c.json: model."}); }),
+      "c.json: model.torch_dtype: expected no such key, or float32, the dtype of the run, found bfloat16");
 }
 
 // Rules of the gate's own are told in the configuration's words.

@@ -26,8 +26,10 @@ TEST(Capacity, WithoutZeroExpertsIsGShardsAndNeverMoreThanTheTokens) {
   EXPECT_EQ(slot_capacity(options, 64).ffn, 20);
   EXPECT_EQ(slot_capacity(options, 1).ffn, 1);
   EXPECT_EQ(slot_capacity(options, 0).ffn, 0);
-  options.capacity_factor = 100;
-  EXPECT_EQ(slot_capacity(options, 64).ffn, 64);
+  for (const double factor : {1e2, 1e30, 1e308}) {
+    options.capacity_factor = factor;
+    EXPECT_EQ(slot_capacity(options, 64).ffn, 64);
+  }
 }
 
 // Four tokens want slot 0 first; T / E = 2 have room. The last token's second choice is free.

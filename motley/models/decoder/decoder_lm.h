@@ -24,6 +24,7 @@ class DecoderLm : public CausalLm {
   at::Device device() const override { return embedding_.device(); }
   int64_t vocab_size() const override { return options_.vocab_size; }
   int64_t max_positions() const override { return options_.max_positions; }
+  std::vector<int64_t> end_tokens() const override { return options_.end_tokens; }
   at::ScalarType dtype() const override { return options_.dtype; }
   KvCacheShape kv_cache_shape() const override;
 

@@ -17,10 +17,11 @@ struct DecoderOptions {
   double rope_theta = 10000.0;
   double rms_norm_eps = 1e-6;
   bool tie_word_embeddings = false;
-  std::vector<bool> sparse;     // a layer each: MoE feed-forward, or a dense one
-  int64_t dense_width = 0;      // of dense layers; required where there are any
-  Activation dense_activation;  // gated
-  MoeLayerOptions moe;          // of every sparse layer; its gate.hidden_size is the model's
+  std::vector<int64_t> end_tokens;  // end a generation
+  std::vector<bool> sparse;         // a layer each: MoE feed-forward, or a dense one
+  int64_t dense_width = 0;          // of dense layers; required where there are any
+  Activation dense_activation;      // gated
+  MoeLayerOptions moe;              // of every sparse layer; its gate.hidden_size is the model's
   // Whether the first MoE layer has a residual weight too, which nothing reads (published MoE++ models).
   bool first_gate_residual = false;
   at::ScalarType dtype = at::kFloat;

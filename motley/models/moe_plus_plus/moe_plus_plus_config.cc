@@ -24,7 +24,7 @@ void expect(ConfigValues& values, const char* key, const T& supported) {
 }
 
 int64_t read_num_slots(ConfigValues& values, int64_t num_layers) {
-  const auto counts = values.required<std::vector<int64_t>>("num_experts", at_least(1));
+  const auto counts = values.required<std::vector<int64_t>>("num_experts", between(1, kMaxExperts));
   // One number for all layers, or one a layer.
   for (const int64_t count : counts) {
     if (count != counts.front()) values.fail("num_experts", "the same number in every layer", concat(count));
@@ -75,12 +75,9 @@ DecoderOptions parse_moe_plus_plus_config(const nlohmann::json& config, const st
   if (values.has("rope_scaling"))
     values.fail("rope_scaling", "null", values.object().at("rope_scaling").dump());
 
-  DecoderOptions options;
-  const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, 10'000));
+  DecoderOptions options = read_decoder(values);
+  const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, kMaxLayers));
   options.sparse.assign(num_layers, true);
-  options.vocab_size = values.required<int64_t>("vocab_size", at_least(1));
-  options.max_positions = values.required<int64_t>("max_position_embeddings", at_least(1));
-  options.attention = read_attention_heads(values);
   AttentionOptions& attention = options.attention;
   if (attention.hidden_size % (2 * attention.num_heads) != 0) {
     values.fail("num_attention_heads",
@@ -88,13 +85,10 @@ DecoderOptions parse_moe_plus_plus_config(const nlohmann::json& config, const st
                 concat(attention.num_heads));
   }
   attention.head_dim = attention.hidden_size / attention.num_heads;
-  options.rope_theta = values.optional<double>("rope_theta", 10000.0, at_least(1));
-  options.rms_norm_eps = values.optional<double>("rms_norm_eps", 1e-6, at_least(0));
-  options.tie_word_embeddings = values.optional<bool>("tie_word_embeddings", false);
   options.first_gate_residual = true;
   options.moe.gate = read_gate(values, num_layers);
   options.moe.gate.hidden_size = attention.hidden_size;
-  options.moe.expert_width = values.required<int64_t>("intermediate_size", at_least(1));
+  options.moe.expert_width = values.required<int64_t>("intermediate_size", between(1, kMaxWidth));
   options.moe.activation = {.kind = ActivationKind::kSwiGlu};
   return options;
 }

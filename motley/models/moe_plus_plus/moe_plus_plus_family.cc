@@ -3,17 +3,20 @@
 #include <nlohmann/json.hpp>
 
 #include "motley/models/decoder/decoder_lm.h"
+#include "motley/models/decoder/decoder_memory.h"
 #include "motley/models/moe_plus_plus/moe_plus_plus_config.h"
 #include "motley/models/moe_plus_plus/moe_plus_plus_names.h"
 
 namespace motley {
 namespace {
 
+void check(const nlohmann::json& config, const std::string& source, const BuildOptions& build) {
+  for_build(parse_moe_plus_plus_config(config, source), build, source);
+}
+
 std::unique_ptr<CausalLm> build(const nlohmann::json& config, const std::string& source,
                                 const BuildOptions& build) {
-  DecoderOptions options = parse_moe_plus_plus_config(config, source);
-  options.dtype = build.dtype;
-  options.moe.fp32_expert_gradients = build.fp32_expert_gradients;
+  const DecoderOptions options = for_build(parse_moe_plus_plus_config(config, source), build, source);
   nlohmann::json published = config;
   published["torch_dtype"] = dtype_name(build.dtype);
   return std::make_unique<DecoderLm>(options, std::move(published));
@@ -24,6 +27,7 @@ bool ignores(const std::string& published_name) { return published_name.ends_wit
 
 }  // namespace
 
-const ModelFamily kMoePlusPlusFamily = {"MoE++", build, read_moe_plus_plus, publish_moe_plus_plus, ignores};
+const ModelFamily kMoePlusPlusFamily = {"MoE++", check, build, read_moe_plus_plus, publish_moe_plus_plus,
+                                        ignores};
 
 }  // namespace motley

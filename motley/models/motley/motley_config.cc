@@ -13,11 +13,11 @@ namespace {
 
 // Keys of Hugging Face that say nothing about the computation.
 constexpr const char* kInformative[] = {"model_type",   "architectures", "transformers_version",
-                                        "bos_token_id", "eos_token_id",  "pad_token_id",
-                                        "use_cache",    "tokenizer"};
+                                        "bos_token_id", "pad_token_id",  "use_cache",
+                                        "tokenizer"};
 
 std::vector<bool> read_layers(ConfigValues& values) {
-  const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, 10'000));
+  const int64_t num_layers = values.required<int64_t>("num_hidden_layers", between(1, kMaxLayers));
   const auto check_length = [&](const char* key, const std::vector<std::string>& list) {
     if (static_cast<int64_t>(list.size()) != num_layers) {
       values.fail(key, concat("a list of num_hidden_layers (", num_layers, ") names"), concat(list.size()));
@@ -45,18 +45,16 @@ std::vector<bool> read_layers(ConfigValues& values) {
   return sparse;
 }
 
-AttentionOptions read_attention(ConfigValues& values) {
-  AttentionOptions attention = read_attention_heads(values);
+void read_head_dim(ConfigValues& values, AttentionOptions& attention) {
   if (!values.has("head_dim") && attention.hidden_size % attention.num_heads != 0) {
     values.fail("head_dim",
                 concat("a value, for hidden_size ", attention.hidden_size,
                        " is no multiple of num_attention_heads ", attention.num_heads),
                 "none");
   }
-  attention.head_dim =
-      values.optional<int64_t>("head_dim", attention.hidden_size / attention.num_heads, at_least(1));
+  attention.head_dim = values.optional<int64_t>("head_dim", attention.hidden_size / attention.num_heads,
+                                                between(1, kMaxHeadDim));
   if (attention.head_dim % 2 != 0) values.fail("head_dim", "an even number", concat(attention.head_dim));
-  return attention;
 }
 
 // A key without effect is more likely a misunderstanding than a wish.
@@ -81,18 +79,11 @@ Activation read_activation(ConfigValues& values, bool gated) {
 DecoderOptions parse_motley_config(const nlohmann::json& config, const std::string& source) {
   ConfigValues values(config, source);
   for (const char* key : kInformative) values.know(key);
-  values.know("torch_dtype");  // chosen by who loads
-  values.know("dtype");
   values.optional<double>("initializer_range", 0.02, at_least(0));  // used by make_model
 
-  DecoderOptions options;
-  options.vocab_size = values.required<int64_t>("vocab_size", at_least(1));
-  options.max_positions = values.required<int64_t>("max_position_embeddings", at_least(1));
+  DecoderOptions options = read_decoder(values);
   options.sparse = read_layers(values);
-  options.attention = read_attention(values);
-  options.rope_theta = values.optional<double>("rope_theta", 10000.0, at_least(1));
-  options.rms_norm_eps = values.optional<double>("rms_norm_eps", 1e-6, at_least(0));
-  options.tie_word_embeddings = values.optional<bool>("tie_word_embeddings", false);
+  read_head_dim(values, options.attention);
 
   const bool any_sparse =
       std::find(options.sparse.begin(), options.sparse.end(), true) != options.sparse.end();
@@ -109,7 +100,7 @@ DecoderOptions parse_motley_config(const nlohmann::json& config, const std::stri
     if (activation.kind == ActivationKind::kClampedSwiGlu) {
       values.fail("hidden_act", "silu or gelu where there are dense layers", "clamped_swiglu");
     }
-    options.dense_width = values.required<int64_t>("intermediate_size", at_least(1));
+    options.dense_width = values.required<int64_t>("intermediate_size", between(1, kMaxWidth));
     options.dense_activation = activation;
   } else {
     refuse(values, "intermediate_size", "every layer is sparse");

@@ -3,16 +3,19 @@
 #include <nlohmann/json.hpp>
 
 #include "motley/models/decoder/decoder_lm.h"
+#include "motley/models/decoder/decoder_memory.h"
 #include "motley/models/motley/motley_config.h"
 
 namespace motley {
 namespace {
 
+void check(const nlohmann::json& config, const std::string& source, const BuildOptions& build) {
+  for_build(parse_motley_config(config, source), build, source);
+}
+
 std::unique_ptr<CausalLm> build(const nlohmann::json& config, const std::string& source,
                                 const BuildOptions& build) {
-  DecoderOptions options = parse_motley_config(config, source);
-  options.dtype = build.dtype;
-  options.moe.fp32_expert_gradients = build.fp32_expert_gradients;
+  const DecoderOptions options = for_build(parse_motley_config(config, source), build, source);
   nlohmann::json published = config;
   published.erase("dtype");
   published["torch_dtype"] = dtype_name(build.dtype);
@@ -22,6 +25,7 @@ std::unique_ptr<CausalLm> build(const nlohmann::json& config, const std::string&
 }  // namespace
 
 // The model's names are the published ones.
-const ModelFamily kMotleyFamily = {"motley", build, read_same_name, publish_same_name, ignores_nothing};
+const ModelFamily kMotleyFamily = {"motley",          check,          build, read_same_name,
+                                   publish_same_name, ignores_nothing};
 
 }  // namespace motley

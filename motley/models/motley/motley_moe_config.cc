@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "motley/base/error.h"
+#include "motley/models/decoder/decoder_config.h"
 #include "motley/ops/zero_experts.h"
 
 namespace motley {
@@ -21,6 +22,9 @@ std::vector<ZeroExpertKind> read_zero_experts(ConfigValues& values) {
     } else {
       values.fail("zero_expert_types", "names of zero, copy and constant", name);
     }
+  }
+  if (static_cast<int64_t>(kinds.size()) > kMaxExperts) {
+    values.fail("zero_expert_types", concat("at most ", kMaxExperts, " names"), concat(kinds.size()));
   }
   return kinds;
 }
@@ -109,9 +113,9 @@ std::set<std::string, std::less<>> moe_keys() {
 MoeLayerOptions read_moe_options(ConfigValues& values) {
   MoeLayerOptions options;
   GateOptions& gate = options.gate;
-  options.expert_width = values.required<int64_t>("moe_intermediate_size", at_least(1));
+  options.expert_width = values.required<int64_t>("moe_intermediate_size", between(1, kMaxWidth));
   options.expert_bias = values.optional<bool>("expert_bias", false);
-  gate.num_experts = values.required<int64_t>("num_experts", at_least(1));
+  gate.num_experts = values.required<int64_t>("num_experts", between(1, kMaxExperts));
   gate.zero_experts = read_zero_experts(values);
   gate.num_experts_per_tok = values.required<int64_t>("num_experts_per_tok", at_least(1));
   if (gate.num_experts_per_tok > gate.num_slots()) {
@@ -128,7 +132,8 @@ MoeLayerOptions read_moe_options(ConfigValues& values) {
   if (options.gating == MoeGating::kStatic && !gate.capacity_factor) {
     values.fail("capacity_factor", "a number with moe_gating static", "none");
   }
-  options.shared_expert_width = values.optional<int64_t>("shared_expert_intermediate_size", 0, at_least(0));
+  options.shared_expert_width =
+      values.optional<int64_t>("shared_expert_intermediate_size", 0, between(0, kMaxWidth));
   options.shared_expert_gate = values.optional<bool>("shared_expert_gate", false);
   // The rules between options are the gate's own.
   GateOptions whole = gate;
