@@ -110,13 +110,13 @@ class HeaderReader {
 
  private:
   uint64_t num_bytes(const std::string& name, const TensorEntry& entry) const {
-    uint64_t bytes = c10::elementSize(entry.dtype);
+    int64_t bytes = static_cast<int64_t>(c10::elementSize(entry.dtype));  // strides count a size of 0 as 1
     for (const int64_t size : entry.shape) {
-      if (size < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes)) {
+      if (size < 0 || __builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) {
         fail(name, "a shape that fits into memory", nlohmann::json(entry.shape).dump());
       }
     }
-    return bytes;
+    return std::find(entry.shape.begin(), entry.shape.end(), 0) == entry.shape.end() ? bytes : 0;
   }
 
   const std::filesystem::path& path_;

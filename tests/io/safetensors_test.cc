@@ -92,6 +92,8 @@ TEST(Safetensors, MalformedFilesAreOneClearError) {
   EXPECT_THAT(raw_error(with(R"("dtype":"F32","shape":[2])"), 8), HasSubstr("data_offsets"));
   EXPECT_THAT(raw_error(with(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8])"), 8),
               HasSubstr("fits into memory"));
+  EXPECT_THAT(raw_error(with(R"("dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0])"), 8),
+              HasSubstr("fits into memory"));
   EXPECT_THAT(raw_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
                         R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
                         12),
