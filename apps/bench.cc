@@ -45,35 +45,24 @@ void run_operators(const OperatorBench& bench, bool json) {
 
 void add_bench_command(CLI::App& app, std::function<void()>& action) {
   struct Arguments {
+    BenchArguments common;
     OperatorBench bench;
-    std::string dtype = "fp32", device = "cpu";
-    bool json = false;
+    std::string dtype = "fp32";
   };
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* bench = app.add_subcommand("bench", "Measure speed on this machine");
   bench->require_subcommand(1);
   CLI::App* operators =
       bench->add_subcommand("operators", "The experts' operators against a loop over experts in at:: calls");
-  const auto size = [&](const char* name, int64_t& value, const char* what) {
-    operators->add_option(name, value, what)
-        ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-        ->capture_default_str();
-  };
-  size("--tokens", arguments->bench.tokens, "Tokens in a batch");
-  size("--hidden", arguments->bench.hidden, "Model width D");
-  size("--width", arguments->bench.width, "Expert width F");
-  size("--experts", arguments->bench.experts, "Experts");
-  size("--top-k", arguments->bench.top_k, "Experts a token");
+  add_size(*operators, "--tokens", arguments->bench.tokens, "Tokens in a batch");
+  add_size(*operators, "--hidden", arguments->bench.hidden, "Model width D");
+  add_size(*operators, "--width", arguments->bench.width, "Expert width F");
+  add_size(*operators, "--experts", arguments->bench.experts, "Experts");
+  add_size(*operators, "--top-k", arguments->bench.top_k, "Experts a token");
   operators->add_option("--dtype", arguments->dtype, "fp32 or bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
-  operators
-      ->add_option("--threads", arguments->bench.threads,
-                   "Threads (default: MOTLEY_THREADS, or all processors)")
-      ->check(CLI::Range(1, 4096));
-  operators->add_option("--device", arguments->device, "Where to measure: cpu, cuda or cuda:<n>")
-      ->capture_default_str();
-  operators->add_flag("--json", arguments->json, "Print one JSON object on standard output");
+  arguments->common.add_to(*operators);
   operators->footer(
       "Median, least and most time of SwiGLU experts on random tokens, with weights that no cache holds. "
       "The\n"
@@ -82,8 +71,9 @@ void add_bench_command(CLI::App& app, std::function<void()>& action) {
   operators->callback([arguments, &action] {
     action = [arguments] {
       arguments->bench.bf16 = arguments->dtype == "bf16";
-      arguments->bench.device = parse_device(arguments->device, "--device");
-      run_operators(arguments->bench, arguments->json);
+      arguments->bench.device = parse_device(arguments->common.device, "--device");
+      arguments->common.use_threads();
+      run_operators(arguments->bench, arguments->common.json);
     };
   });
   add_bench_train(*bench, action);

@@ -18,7 +18,6 @@
 #include "benchmarks/gpu_ceilings.h"
 #include "benchmarks/operators/ceilings.h"
 #include "motley/base/clock.h"
-#include "motley/base/env.h"
 #include "motley/base/error.h"
 #include "motley/kernels/cpu/families.h"
 #include "motley/ops/expert_ffn.h"
@@ -123,8 +122,6 @@ OperatorBenchResult bench_operators(const OperatorBench& bench) {
     throw UserError(
         Mistake{"--top-k", concat("at most --experts, ", bench.experts), concat(bench.top_k), ""});
   }
-  const int threads = bench.threads > 0 ? bench.threads : environment().num_threads.value_or(0);
-  if (threads > 0) at::set_num_threads(threads);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = bench.bf16 ? at::kBFloat16 : at::kFloat;
   const bool gpu = !bench.device.is_cpu();

@@ -13,7 +13,6 @@ struct OperatorBench {
   int64_t tokens = 512, hidden = 512, width = 1024, experts = 16, top_k = 2;
   bool bf16 = false;
   c10::Device device = c10::kCPU;
-  int threads = 0;  // 0: MOTLEY_THREADS, or all processors
 };
 
 struct OperatorBenchRow {
