@@ -7,22 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "motley/base/config_values.h"
-#include "motley/base/error.h"
+#include "tests/support/user_error.h"
 
 namespace motley {
 namespace {
 
 using nlohmann::json;
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
 
 class JsonFile : public testing::Test {
  protected:
@@ -42,13 +32,13 @@ TEST_F(JsonFile, Reads) {
 
 TEST_F(JsonFile, NamesLineAndColumnOfAMistake) {
   write("{\n  \"a\": 1,\n  \"b\": x\n}");
-  const std::string text = error_of([&] { read_json_file(path_); });
+  const std::string text = user_error([&] { read_json_file(path_); });
   EXPECT_EQ(text.rfind(path_ + ":3:8: expected JSON", 0), 0u) << text;
 }
 
 TEST_F(JsonFile, NamesANumberThatNoDoubleHolds) {
   write(R"({"a": 1e999})");
-  const std::string text = error_of([&] { read_json_file(path_); });
+  const std::string text = user_error([&] { read_json_file(path_); });
   EXPECT_EQ(text.rfind(path_ + ": expected numbers", 0), 0u) << text;
   EXPECT_NE(text.find("1e999"), std::string::npos) << text;
 }
@@ -59,13 +49,14 @@ TEST(JsonText, ReplacesBytesThatAreNotUtf8) {
 }
 
 TEST_F(JsonFile, RefusesWhatIsNotAFileWithText) {
-  EXPECT_EQ(error_of([&] { read_json_file(path_); }),
+  EXPECT_EQ(user_error([&] { read_json_file(path_); }),
             "cannot read '" + path_ + "': No such file or directory; check the path");
   write("");
-  EXPECT_EQ(error_of([&] { read_json_file(path_); }).rfind(path_ + ": expected JSON, found an empty file", 0),
-            0u);
+  EXPECT_EQ(
+      user_error([&] { read_json_file(path_); }).rfind(path_ + ": expected JSON, found an empty file", 0),
+      0u);
   const std::string folder = std::filesystem::temp_directory_path().string();
-  EXPECT_EQ(error_of([&] { read_json_file(folder); }), "cannot read '" + folder + "': Is a directory");
+  EXPECT_EQ(user_error([&] { read_json_file(folder); }), "cannot read '" + folder + "': Is a directory");
 }
 
 TEST_F(JsonFile, RefusesWhatIsNestedTooDeep) {
@@ -73,16 +64,16 @@ TEST_F(JsonFile, RefusesWhatIsNestedTooDeep) {
   write(R"({"a": "[[[[{{{{\"[[", "b": )" + hundred.substr(1, 198) + "}");
   EXPECT_NO_THROW(read_json_file(path_));
   write("[" + hundred + "]");
-  EXPECT_EQ(error_of([&] { read_json_file(path_); }),
+  EXPECT_EQ(user_error([&] { read_json_file(path_); }),
             path_ + ": expected JSON nested at most 100 deep, found more");
   json config = json::object();
-  EXPECT_EQ(error_of([&] { apply_setting(config, "a.b=" + std::string(100'000, '[')); }),
+  EXPECT_EQ(user_error([&] { apply_setting(config, "a.b=" + std::string(100'000, '[')); }),
             "--set a.b: expected JSON nested at most 100 deep, found more");
 }
 
 TEST(Settings, RefuseBytesThatAreNotUtf8) {
   json config = json::object();
-  EXPECT_NE(error_of([&] { apply_setting(config, "a=\xff"); }).find("--set a: expected UTF-8"),
+  EXPECT_NE(user_error([&] { apply_setting(config, "a=\xff"); }).find("--set a: expected UTF-8"),
             std::string::npos);
 }
 
@@ -98,13 +89,13 @@ TEST(Settings, WriteNestedValuesOfAnyType) {
 TEST(Settings, RefuseWhatTheyCannotPlace) {
   json config = json::parse(R"({"steps": 5, "list": [1, 2]})");
   const json before = config;
-  EXPECT_EQ(error_of([&] { apply_setting(config, "steps"); }),
+  EXPECT_EQ(user_error([&] { apply_setting(config, "steps"); }),
             "--set: expected KEY=VALUE, e.g. train.learning_rate=3e-4, found 'steps'");
-  EXPECT_NE(error_of([&] { apply_setting(config, "a..b=1"); }).find("empty part"), std::string::npos);
-  EXPECT_NE(error_of([&] { apply_setting(config, "=1"); }).find("--set"), std::string::npos);
-  EXPECT_EQ(error_of([&] { apply_setting(config, "steps.x=1"); }),
+  EXPECT_NE(user_error([&] { apply_setting(config, "a..b=1"); }).find("empty part"), std::string::npos);
+  EXPECT_NE(user_error([&] { apply_setting(config, "=1"); }).find("--set"), std::string::npos);
+  EXPECT_EQ(user_error([&] { apply_setting(config, "steps.x=1"); }),
             "--set steps.x=1: expected an object that holds 'x', found the value 5 in its place");
-  EXPECT_EQ(error_of([&] { apply_setting(config, "list.2=1"); }),
+  EXPECT_EQ(user_error([&] { apply_setting(config, "list.2=1"); }),
             "--set list.2=1: expected a position below 2, the length of the list, found '2'");
   EXPECT_EQ(config, before);
 }

@@ -4,22 +4,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "motley/base/error.h"
+#include "tests/support/user_error.h"
 
 namespace motley {
 namespace {
 
 using nlohmann::json;
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
 
 TEST(ConfigValues, ReadsEveryType) {
   const json object = json::parse(R"({"b": true, "i": 7, "l": 5000000000, "f": 0.5, "d": 1e-3, "s": "text",
@@ -42,9 +32,9 @@ TEST(ConfigValues, ReadsEveryType) {
 TEST(ConfigValues, RangesShowWholeNumbersWhole) {
   const json object = {{"n", 16777217}, {"r", 3}};
   ConfigValues values(object, "a.json");
-  EXPECT_EQ(error_of([&] { values.required<int64_t>("n", between(1, 1 << 24)); }),
+  EXPECT_EQ(user_error([&] { values.required<int64_t>("n", between(1, 1 << 24)); }),
             "a.json: n: expected a whole number from 1 to 16777216, found 16777217");
-  EXPECT_EQ(error_of([&] { values.required<double>("r", between(1e-30, 0.5)); }),
+  EXPECT_EQ(user_error([&] { values.required<double>("r", between(1e-30, 0.5)); }),
             "a.json: r: expected a number from 1e-30 to 0.5, found 3");
 }
 
@@ -55,7 +45,7 @@ TEST(ConfigValues, AbsentAndNullGiveTheDefault) {
   EXPECT_EQ(values.optional<std::string>("missing", "x"), "x");
   EXPECT_EQ(values.choice("mode", {"one", "two"}, "two"), "two");
   EXPECT_FALSE(values.has("nothing"));
-  EXPECT_EQ(error_of([&] { values.required<int>("missing"); }),
+  EXPECT_EQ(user_error([&] { values.required<int>("missing"); }),
             "a.json: missing: expected a value, found none; this key is required");
 }
 
@@ -63,17 +53,17 @@ TEST(ConfigValues, WrongTypesNamePathExpectedAndFound) {
   const json object = json::parse(R"({"train": {"steps": "many", "rate": true, "seeds": [1, "x"],
                                       "half": 0.5, "big": 3000000000, "name": 3}})");
   ConfigValues train = ConfigValues(object, "a.json").section("train");
-  EXPECT_EQ(error_of([&] { train.required<int64_t>("steps", at_least(1)); }),
+  EXPECT_EQ(user_error([&] { train.required<int64_t>("steps", at_least(1)); }),
             "a.json: train.steps: expected a whole number of at least 1, found \"many\"");
-  EXPECT_EQ(error_of([&] { train.required<double>("rate"); }),
+  EXPECT_EQ(user_error([&] { train.required<double>("rate"); }),
             "a.json: train.rate: expected a number, found true");
-  EXPECT_EQ(error_of([&] { train.required<std::vector<int64_t>>("seeds"); }),
+  EXPECT_EQ(user_error([&] { train.required<std::vector<int64_t>>("seeds"); }),
             "a.json: train.seeds: expected a list, each element a whole number, found [1,\"x\"]");
-  EXPECT_EQ(error_of([&] { train.required<int>("half"); }),
+  EXPECT_EQ(user_error([&] { train.required<int>("half"); }),
             "a.json: train.half: expected a whole number, found 0.5");
-  EXPECT_EQ(error_of([&] { train.required<int>("big"); }),
+  EXPECT_EQ(user_error([&] { train.required<int>("big"); }),
             "a.json: train.big: expected a whole number, found 3000000000");
-  EXPECT_EQ(error_of([&] { train.required<std::string>("name"); }),
+  EXPECT_EQ(user_error([&] { train.required<std::string>("name"); }),
             "a.json: train.name: expected a string, found 3");
 }
 
@@ -81,20 +71,20 @@ TEST(ConfigValues, RangesIncludeTheirEnds) {
   const json object = {{"p", 1.0}, {"q", 1.5}, {"list", {0, 4}}};
   ConfigValues values(object, "a.json");
   EXPECT_EQ(values.required<double>("p", between(0, 1)), 1.0);
-  EXPECT_EQ(error_of([&] { values.required<double>("q", between(0, 1)); }),
+  EXPECT_EQ(user_error([&] { values.required<double>("q", between(0, 1)); }),
             "a.json: q: expected a number from 0 to 1, found 1.5");
-  EXPECT_EQ(error_of([&] { values.optional<std::vector<int64_t>>("list", {}, at_least(1)); }),
+  EXPECT_EQ(user_error([&] { values.optional<std::vector<int64_t>>("list", {}, at_least(1)); }),
             "a.json: list: expected a list, each element a whole number of at least 1, found [0,4]");
 }
 
 TEST(ConfigValues, ChoicesSuggestTheNearest) {
   const json object = {{"gate", "sofmax"}, {"other", 4}};
   ConfigValues values(object, "a.json");
-  EXPECT_EQ(error_of([&] {
+  EXPECT_EQ(user_error([&] {
               values.choice("gate", {"softmax", "switch", "moe++"});
             }),
             "a.json: gate: expected softmax, switch or moe++, found \"sofmax\"; did you mean 'softmax'?");
-  EXPECT_EQ(error_of([&] { values.choice("other", {"one"}); }), "a.json: other: expected one, found 4");
+  EXPECT_EQ(user_error([&] { values.choice("other", {"one"}); }), "a.json: other: expected one, found 4");
 }
 
 TEST(ConfigValues, UnknownKeysAreErrorsWithTheNearestKnownOne) {
@@ -104,7 +94,7 @@ TEST(ConfigValues, UnknownKeysAreErrorsWithTheNearestKnownOne) {
   train.optional<double>("learning_rate", 0.1);
   train.required<int>("steps");
   EXPECT_NO_THROW(top.finish());
-  EXPECT_EQ(error_of([&] { train.finish(); }),
+  EXPECT_EQ(user_error([&] { train.finish(); }),
             "a.json: train.lerning_rate: expected a known key, found an unknown one; did you mean "
             "'train.learning_rate'?");
   train.know("lerning_rate");
@@ -115,19 +105,19 @@ TEST(ConfigValues, ASourceMayBeAnObjectInAFile) {
   const json object = {{"num_expert", 3}, {"gate", {{"x", 1}}}};
   ConfigValues values(object, "c.json: model.");
   values.optional<int>("num_experts", 1);
-  EXPECT_EQ(error_of([&] { values.section("gate").finish(); }).rfind("c.json: model.gate.x: expected", 0),
+  EXPECT_EQ(user_error([&] { values.section("gate").finish(); }).rfind("c.json: model.gate.x: expected", 0),
             0u);
-  EXPECT_EQ(error_of([&] { values.finish(); }).rfind("c.json: model.num_expert: expected a known key", 0),
+  EXPECT_EQ(user_error([&] { values.finish(); }).rfind("c.json: model.num_expert: expected a known key", 0),
             0u);
-  EXPECT_EQ(error_of([] { ConfigValues(json::array(), "c.json: model."); }),
+  EXPECT_EQ(user_error([] { ConfigValues(json::array(), "c.json: model."); }),
             "c.json: model: expected an object {...}, found []");
 }
 
 TEST(ConfigValues, SectionsMustBeObjects) {
   const json object = {{"train", 3}};
   ConfigValues values(object, "a.json");
-  EXPECT_EQ(error_of([&] { values.section("train"); }), "a.json: train: expected an object {...}, found 3");
-  EXPECT_EQ(error_of([] { ConfigValues(json::array(), "b.json"); }),
+  EXPECT_EQ(user_error([&] { values.section("train"); }), "a.json: train: expected an object {...}, found 3");
+  EXPECT_EQ(user_error([] { ConfigValues(json::array(), "b.json"); }),
             "b.json: expected an object {...}, found []");
 }
 

@@ -4,7 +4,7 @@
 
 #include <fstream>
 
-#include "motley/base/error.h"
+#include "tests/support/user_error.h"
 
 namespace motley {
 namespace {
@@ -26,14 +26,10 @@ TEST(Memory, ReadsWhatTheSystemSays) {
 
 TEST(Memory, WhatCannotFitIsRefused) {
   EXPECT_NO_THROW(require_memory("c.json: model", "weights", 1e6, "shrink it"));
-  try {
-    require_memory("c.json: model", "weights", 3.0 * (uint64_t{1} << 60), "shrink it");
-    FAIL() << "expected an error";
-  } catch (const UserError& error) {
-    const std::string message = error.what();
-    EXPECT_TRUE(message.starts_with("c.json: model: expected weights within the ")) << message;
-    EXPECT_TRUE(message.ends_with(" of memory here, found 3145728 TiB; shrink it")) << message;
-  }
+  const std::string message =
+      user_error([] { require_memory("c.json: model", "weights", 3.0 * (uint64_t{1} << 60), "shrink it"); });
+  EXPECT_TRUE(message.starts_with("c.json: model: expected weights within the ")) << message;
+  EXPECT_TRUE(message.ends_with(" of memory here, found 3145728 TiB; shrink it")) << message;
 }
 
 }  // namespace

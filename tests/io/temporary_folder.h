@@ -1,13 +1,12 @@
 // A folder of one test's own, removed when the test ends.
 #pragma once
 
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <string>
 
-#include "motley/base/error.h"
+#include "tests/support/user_error.h"
 
 namespace motley {
 
@@ -28,17 +27,5 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
-
-// The message of the UserError that `call` must throw.
-template <class Call>
-std::string user_error(const Call& call) {
-  try {
-    call();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no UserError was thrown";
-  return {};
-}
 
 }  // namespace motley

@@ -15,15 +15,6 @@ std::string read_all(const TextSource& source) {
   return text;
 }
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
-}
-
 TEST(TextSource, ReadsAPlainAndAGzippedFile) {
   const TextFolder folder;
   const std::string text(1'000'003, 'a');  // several pieces
@@ -47,18 +38,18 @@ TEST(TextSource, TakesAFolderInTheByteOrderOfPaths) {
 }
 
 TEST(TextSource, NamesAMissingPath) {
-  EXPECT_NE(error_of([] { TextSource("/no/such/text"); }).find("/no/such/text"), std::string::npos);
+  EXPECT_NE(user_error([] { TextSource("/no/such/text"); }).find("/no/such/text"), std::string::npos);
 }
 
 TEST(TextSource, RefusesAPathWithoutText) {
   const TextFolder folder;
-  EXPECT_NE(error_of([&] { TextSource(folder.path()); }).find("no files"), std::string::npos);
+  EXPECT_NE(user_error([&] { TextSource(folder.path()); }).find("no files"), std::string::npos);
   const auto empty = folder.write("sub/empty.txt", "");
-  EXPECT_NE(error_of([&] { TextSource(folder.path() / "sub"); }).find("none among its 1 files"),
+  EXPECT_NE(user_error([&] { TextSource(folder.path() / "sub"); }).find("none among its 1 files"),
             std::string::npos);
-  EXPECT_NE(error_of([&] { TextSource source(empty); }).find("empty file"), std::string::npos);
+  EXPECT_NE(user_error([&] { TextSource source(empty); }).find("empty file"), std::string::npos);
   const auto binary = folder.write("x.bin", std::string("ab\0c", 4));
-  EXPECT_NE(error_of([&] { TextSource source(binary); }).find("zero bytes"), std::string::npos);
+  EXPECT_NE(user_error([&] { TextSource source(binary); }).find("zero bytes"), std::string::npos);
 }
 
 TEST(TextSource, RefusesATruncatedGzipFile) {
@@ -67,7 +58,7 @@ TEST(TextSource, RefusesATruncatedGzipFile) {
   for (int i = 0; i < 100'000; ++i) text += std::to_string(i * 7919 % 100003);
   const auto path = folder.write_gzip("a.gz", text);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-  const std::string error = error_of([&] { read_all(TextSource(path)); });
+  const std::string error = user_error([&] { read_all(TextSource(path)); });
   EXPECT_NE(error.find("ends too early"), std::string::npos) << error;
   EXPECT_NE(error.find("a.gz"), std::string::npos) << error;
 }
@@ -75,14 +66,14 @@ TEST(TextSource, RefusesATruncatedGzipFile) {
 TEST(TextSource, RefusesAPlainFileNamedGz) {
   const TextFolder folder;
   const auto path = folder.write("a.gz", "plain text");
-  EXPECT_NE(error_of([&] { read_all(TextSource(path)); }).find("gzip data"), std::string::npos);
+  EXPECT_NE(user_error([&] { read_all(TextSource(path)); }).find("gzip data"), std::string::npos);
 }
 
 TEST(TextSource, NamesTheOffsetOfALateZeroByte) {
   const TextFolder folder;
   const auto path = folder.write("late.txt", std::string(300'000, 'a') + '\0');
   const TextSource source(path);
-  EXPECT_NE(error_of([&] { read_all(source); }).find("300000"), std::string::npos);
+  EXPECT_NE(user_error([&] { read_all(source); }).find("300000"), std::string::npos);
 }
 
 }  // namespace

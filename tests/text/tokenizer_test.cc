@@ -50,13 +50,8 @@ TEST(TokenizerFile, RoundTrips) {
 
 TEST(TokenizerFile, RefusesOtherKindsAndMissingFiles) {
   const TextFolder folder;
-  try {
-    read_tokenizer(folder.path());
-    FAIL();
-  } catch (const UserError& error) {
-    EXPECT_NE(std::string(error.what()).find("expected a tokenizer, found no such file; use --tokens"),
-              std::string::npos);
-  }
+  const std::string missing = user_error([&] { read_tokenizer(folder.path()); });
+  EXPECT_NE(missing.find("expected a tokenizer, found no such file; use --tokens"), std::string::npos);
   folder.write("tokenizer.json", R"({"model": {"type": "Unigram", "vocab": []}})");
   EXPECT_THROW(read_tokenizer(folder.path()), UserError);
   folder.write("tokenizer.json", "[1]");
