@@ -45,8 +45,8 @@ say "training: motley train configs/quickstart.json"
 say "evaluating on verses that training has not seen: motley eval"
 "$motley" eval "$run/model" --data "$held_out" --max-windows 100
 say "generating: motley generate"
-"$motley" generate "$run/model" --prompt "And it came to pass" --max-new-tokens 400 --temperature 0.7 --seed 1
+"$motley" generate "$run/model" --prompt "And it came to pass" --max-new-tokens 230 --temperature 0.7 --seed 1
 echo
 [ -s "$run/report.html" ] || die "expected a report in $run/report.html, found none"
 say "done. The model is in ${run#"$root"/}/model, the report in ${run#"$root"/}/report.html (open it in a browser)."
-say "try: build/cpu/apps/motley generate runs/quickstart/model --prompt 'In the beginning' --max-new-tokens 200"
+say "try: build/cpu/apps/motley generate runs/quickstart/model --prompt 'In the beginning' --max-new-tokens 200 --temperature 0.7"
