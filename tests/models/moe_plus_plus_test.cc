@@ -116,6 +116,8 @@ TEST(MoePlusPlus, RefusesConfigurationsThatWouldGiveOtherResults) {
     EXPECT_THAT(error_with(key, int64_t{1} << 40), AllOf(HasSubstr(key), HasSubstr("found 1099511627776")));
   }
   EXPECT_THAT(error_with("num_experts", {int64_t{1} << 40}), HasSubstr("from 1 to 65536"));
+  EXPECT_THAT(error_with("initializer_range", -1),
+              HasSubstr("initializer_range: expected a number of at least 0"));
 }
 
 TEST(MoePlusPlus, NamesTensorsThatDoNotFitTheConfiguration) {

@@ -43,7 +43,9 @@ DecoderOptions read_decoder(ConfigValues& values) {
   options.rms_norm_eps = values.optional<double>("rms_norm_eps", 1e-6, at_least(0));
   options.tie_word_embeddings = values.optional<bool>("tie_word_embeddings", false);
   options.end_tokens = read_end_tokens(values, options.vocab_size);
-  read_dtype(values);  // it is for who loads
+  // These are for who loads or makes the model.
+  read_dtype(values);
+  values.optional<double>("initializer_range", 0.02, at_least(0));
   return options;
 }
 

@@ -18,8 +18,8 @@ constexpr int64_t kMaxWidth = 1 << 20;  // of the residual stream, of experts an
 constexpr int64_t kMaxHeads = 1 << 16, kMaxHeadDim = 1 << 16, kMaxExperts = 1 << 16;
 
 // vocab_size, max_position_embeddings, hidden_size, num_attention_heads, num_key_value_heads, rope_theta,
-// rms_norm_eps, tie_word_embeddings and eos_token_id, and a look at torch_dtype; layers and head_dim are the
-// family's. Throws UserError naming the key.
+// rms_norm_eps, tie_word_embeddings and eos_token_id, and a look at torch_dtype and initializer_range; layers
+// and head_dim are the family's. Throws UserError naming the key.
 DecoderOptions read_decoder(ConfigValues& values);
 
 // torch_dtype, or dtype as newer files call it: what the tensors were saved in. fp16 is computed in fp32,

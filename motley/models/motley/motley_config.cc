@@ -79,7 +79,6 @@ Activation read_activation(ConfigValues& values, bool gated) {
 DecoderOptions parse_motley_config(const nlohmann::json& config, const std::string& source) {
   ConfigValues values(config, source);
   for (const char* key : kInformative) values.know(key);
-  values.optional<double>("initializer_range", 0.02, at_least(0));  // used by make_model
 
   DecoderOptions options = read_decoder(values);
   options.sparse = read_layers(values);
