@@ -1,32 +1,20 @@
 // The `motley` command. Exit codes: 0 done, 1 the program or the run failed, 2 a mistake in the command, the
 // configuration or the files, 128 + n stopped by signal n after saving.
 #include <c10/util/Exception.h>
-#include <malloc.h>
 
 #include <csignal>
 #include <exception>
 #include <filesystem>
 #include <iostream>
-#include <limits>
 #include <new>
 #include <string>
 #include <string_view>
 
 #include "apps/commands.h"
 #include "motley/base/error.h"
+#include "motley/base/memory.h"
 
 namespace {
-
-// Freed memory stays with the process. Given back, as glibc does with large blocks, it returns page by page
-// with a fault and zeros for each: a fifth of a small model's training step.
-#if defined(__GLIBC__)
-void keep_freed_memory() {
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-}
-#else
-void keep_freed_memory() {}
-#endif
 
 enum ExitCode { kDone = 0, kFailed = 1, kMistake = 2 };
 
@@ -79,7 +67,7 @@ int run(const std::function<void()>& action) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  keep_freed_memory();
+  motley::set_up_memory();
   // A write beyond a limit on file sizes fails like one on a full disk, instead of ending the process.
   std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("Motley trains and serves mixture-of-experts language models.", "motley");

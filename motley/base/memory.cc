@@ -1,7 +1,14 @@
 #include "motley/base/memory.h"
 
+#include <stdlib.h>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <fstream>
+#include <limits>
 
 #include "motley/base/error.h"
 #include "motley/base/format.h"
@@ -33,6 +40,14 @@ void require_memory(const std::string& where, const std::string& what, double by
   if (limit == 0 || bytes <= limit) return;
   throw UserError(Mistake{where, concat(what, " within the ", format_bytes(limit), " of memory here"),
                           format_bytes(bytes), fix});
+}
+
+void set_up_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);  // c10's own switch
 }
 
 }  // namespace motley
