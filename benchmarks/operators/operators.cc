@@ -5,26 +5,21 @@
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
-#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/topk.h>
-#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <malloc.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
-#include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "benchmarks/operators/ceilings.h"
+#include "benchmarks/operators/machine_ceilings.h"
+#include "benchmarks/timing.h"
+#include "motley/base/memory.h"
 #include "motley/kernels/cpu/families.h"
 #include "motley/ops/expert_ffn.h"
 #include "motley/ops/operators.h"
@@ -32,41 +27,11 @@
 namespace motley::bench {
 namespace {
 
-struct Result {
-  double median, least, most;  // seconds
-};
-
-Result time(double budget, const std::function<void(int)>& run) {
-  using Clock = std::chrono::steady_clock;
-  run(0);
-  std::vector<double> times;
-  const auto begin = Clock::now();
-  for (int i = 1; i < 200; ++i) {
-    const auto start = Clock::now();
-    run(i);
-    const auto end = Clock::now();
-    times.push_back(std::chrono::duration<double>(end - start).count());
-    if (i >= 3 && std::chrono::duration<double>(end - begin).count() > budget) break;
-  }
-  std::sort(times.begin(), times.end());
-  return {times[times.size() / 2], times.front(), times.back()};
-}
-
-// FLOP/s of all threads at once: clocks fall as more cores work.
-double on_all_threads(double (*peak)()) {
-  const int64_t threads = at::get_num_threads();
-  std::vector<double> rates(threads);
-  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) rates[i] = peak();
-  });
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
-}
-
 struct Bench {
-  double fp32, bf16, bandwidth;  // of all threads
-  double seconds;                // for each row of the table
+  double fp32, bf16;  // FLOP/s of all threads
+  double seconds;     // for each row of the table
   double peak(at::ScalarType type) const { return type == at::kFloat ? fp32 : bf16; }
-  Result time(const std::function<void(int)>& run) const { return bench::time(seconds, run); }
+  Timing time(const Run& run) const { return measure(seconds, run); }
 };
 
 // Numbers in [-scale, scale), made by all threads: the generator's own would take longer than the bench.
@@ -85,7 +50,7 @@ at::Tensor random(at::IntArrayRef sizes, at::ScalarType type, float scale = 1.0f
   return made;
 }
 
-void report(const char* what, at::ScalarType type, double flops, double peak, const Result& r) {
+void report(const char* what, at::ScalarType type, double flops, double peak, const Timing& r) {
   std::printf("%-44s %s  %9.3f ms  %7.1f GFLOP/s  %5.1f %% of peak  (%.3f to %.3f ms)\n", what,
               type == at::kFloat ? "fp32" : "bf16", r.median * 1e3, flops / r.median / 1e9,
               100 * flops / r.median / peak, r.least * 1e3, r.most * 1e3);
@@ -110,68 +75,90 @@ void matmul(const Bench& bench, at::ScalarType type, int64_t rows, bool transpos
   const at::Tensor xt = random({experts * rows, kOut}, type);
   const RoutingPlan plan = even_plan(experts, rows);
   const double flops = 2.0 * experts * rows * kIn * kOut;
-  const Result r =
-      bench.time([&](int) { ops::expert_matmul(transposed ? xt : x, w, {}, plan, {}, true, !transposed); });
+  const at::Tensor contiguous = random({rows, transposed ? kOut : kIn}, type);
+  const auto ours = [&](int64_t) {
+    ops::expert_matmul(transposed ? xt : x, w, {}, plan, {}, true, !transposed);
+  };
+  const auto peer = [&](int64_t) {
+    for (int64_t e = 0; e < experts; ++e)
+      transposed ? at::mm(contiguous, w[e]) : at::linear(contiguous, w[e]);
+  };
+  const auto timings = measure_in_turn(2 * bench.seconds, {ours, peer});
   char name[64];
   std::snprintf(name, sizeof name, "expert_matmul%s 64 x %ld rows 2048x1024", transposed ? " (x W)" : "",
                 rows);
-  report(name, type, flops, bench.peak(type), r);
+  report(name, type, flops, bench.peak(type), timings[0]);
+  std::snprintf(name, sizeof name, "at::%s, the same %ld rows each", transposed ? "mm" : "linear", rows);
+  report(name, type, flops, bench.peak(type), timings[1]);
   if (transposed) return;
-  const at::Tensor contiguous = random({rows, kIn}, type);
-  const Result peer = bench.time([&](int) {
-    for (int64_t e = 0; e < experts; ++e) at::linear(contiguous, w[e]);
-  });
-  std::snprintf(name, sizeof name, "at::linear, the same %ld rows each", rows);
-  report(name, type, flops, bench.peak(type), peer);
   const at::Tensor dy = random({experts * rows, kOut}, type);
-  const Result o = bench.time([&](int) { ops::expert_outer(dy, x, plan, true); });
+  const Timing o = bench.time([&](int64_t) { ops::expert_outer(dy, x, plan, true); });
   std::snprintf(name, sizeof name, "expert_outer 64 x %ld rows 2048x1024", rows);
   report(name, type, flops, bench.peak(type), o);
 }
 
-void ffn(const Bench& bench, at::ScalarType type, const char* label, int64_t tokens, int64_t width,
-         int64_t expert_width, int64_t experts, int64_t top_k, bool parts = true) {
-  const RoutingPlan plan = random_plan(tokens, experts, top_k);
-  const at::Tensor x = random({tokens, width}, type);
-  const at::Tensor dy = random({tokens, width}, type);
-  const at::Tensor gate_weights = at::rand({tokens, top_k});
+struct Layer {
+  RoutingPlan plan;
+  at::Tensor x, gate_weights, rows;
   ExpertWeights weights;
-  weights.gate_up = random({experts, 2 * expert_width, width}, type, 0.02f);
-  weights.down = random({experts, width, expert_width}, type, 0.02f);
-  const int64_t n = tokens * top_k;
-  at::Tensor rows = at::empty({n, width}, x.options());
-  at::Tensor hidden = at::empty({n, 2 * expert_width}, x.options());
-  const double flops = 6.0 * n * width * expert_width;
-  char name[64];
-  const Result f = bench.time([&](int) {
-    ops::expert_rows(x, plan, weights, rows);
+  double flops;  // of a forward pass
+
+  Layer(at::ScalarType type, int64_t tokens, int64_t width, int64_t expert_width, int64_t experts,
+        int64_t top_k)
+      : plan(random_plan(tokens, experts, top_k)),
+        x(random({tokens, width}, type)),
+        gate_weights(at::rand({tokens, top_k})),
+        rows(at::empty({tokens * top_k, width}, x.options())),
+        flops(6.0 * static_cast<double>(tokens * top_k * width * expert_width)) {
+    weights.gate_up = random({experts, 2 * expert_width, width}, type, 0.02f);
+    weights.down = random({experts, width, expert_width}, type, 0.02f);
+  }
+  void forward(const at::Tensor& hidden = {}) {
+    hidden.defined() ? ops::expert_rows(x, plan, weights, rows, hidden)
+                     : ops::expert_rows(x, plan, weights, rows);
     ops::token_sum(rows, gate_weights, plan);
-  });
-  std::snprintf(name, sizeof name, "%s forward", label);
-  report(name, type, flops, bench.peak(type), f);
+  }
+};
+
+void ffn(const Bench& bench, at::ScalarType type, const char* shape, Layer layer) {
+  const at::Tensor& x = layer.x;
+  const ExpertWeights& weights = layer.weights;
+  const double flops = layer.flops;
+  const at::Tensor dy = random(x.sizes(), type);
+  const at::Tensor hidden = at::empty({layer.rows.size(0), weights.gate_up.size(1)}, x.options());
+  const auto row = [&](const char* what, double work, const Run& run) {
+    report((std::string("expert_ffn ") + shape + " " + what).c_str(), type, work, bench.peak(type),
+           bench.time(run));
+  };
+  row("forward", flops, [&](int64_t) { layer.forward(); });
   ExpertWeightGradients into;
   into.gate_up = at::zeros_like(weights.gate_up);
   into.down = at::zeros_like(weights.down);
-  if (parts) {
-    ops::expert_rows(x, plan, weights, rows, hidden);
-    ops::ExpertFfnInputGradients input;
-    const Result bi = bench.time(
-        [&](int) { input = ops::expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights); });
-    std::snprintf(name, sizeof name, "%s backward input", label);
-    report(name, type, flops, bench.peak(type), bi);
-    const Result bw = bench.time(
-        [&](int) { ops::expert_ffn_backward_weight(dy, x, input, gate_weights, plan, weights, into); });
-    std::snprintf(name, sizeof name, "%s backward weight (accumulate)", label);
-    report(name, type, flops, bench.peak(type), bw);
-  }
-  const Result all = bench.time([&](int) {
-    ops::expert_rows(x, plan, weights, rows, hidden);
-    ops::token_sum(rows, gate_weights, plan);
-    auto in = ops::expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights);
-    ops::expert_ffn_backward_weight(dy, x, in, gate_weights, plan, weights, into);
+  layer.forward(hidden);
+  ops::ExpertFfnInputGradients input;
+  row("backward input", flops, [&](int64_t) {
+    input = ops::expert_ffn_backward_input(dy, hidden, layer.gate_weights, layer.plan, weights);
   });
-  std::snprintf(name, sizeof name, "%s forward and backward", label);
-  report(name, type, 3 * flops, bench.peak(type), all);
+  row("backward weight (accumulate)", flops, [&](int64_t) {
+    ops::expert_ffn_backward_weight(dy, x, input, layer.gate_weights, layer.plan, weights, into);
+  });
+  row("forward and backward", 3 * flops, [&](int64_t) {
+    layer.forward(hidden);
+    auto in = ops::expert_ffn_backward_input(dy, hidden, layer.gate_weights, layer.plan, weights);
+    ops::expert_ffn_backward_weight(dy, x, in, layer.gate_weights, layer.plan, weights, into);
+  });
+}
+
+// Beside the peak of as many threads at the same time: cores that share one slow each other down.
+void scaling(const Bench& bench) {
+  Layer layer(at::kBFloat16, 4096, 2048, 1024, 64, 8);
+  std::vector<double> peaks;
+  const auto timings = measure_in_turn(
+      bench.seconds, {[&](int64_t) { layer.forward(); }, [&](int64_t) { peaks.push_back(bf16_ceiling()); }},
+      c10::kCPU, 2);
+  std::sort(peaks.begin(), peaks.end());
+  report("expert_ffn 4096,2048,1024,64,8 forward", at::kBFloat16, layer.flops, peaks[peaks.size() / 2],
+         timings.front());
 }
 
 // Weights of several layers are used in turn, so that no cache holds them.
@@ -192,46 +179,28 @@ void decode(const Bench& bench, at::ScalarType type, int64_t tokens) {
     }
   }
   at::Tensor rows = at::empty({tokens * kTopK, kWidth}, x.options());
-  const Result r = bench.time([&](int i) { ops::expert_rows(x, plans[i % kPlans], weights, rows); });
   const double bytes = experts * 3 * kWidth * kExpertWidth * weights.gate_up.element_size();
+  ReadCeiling ceiling(static_cast<int64_t>(bytes));
+  const Timing r = measure_in_turn(2 * bench.seconds,
+                                   {[&](int64_t i) { ops::expert_rows(x, plans[i % kPlans], weights, rows); },
+                                    [&](int64_t) { ceiling.read(); }})
+                       .front();
   std::printf(
-      "decode %ld tokens %30s %s  %9.3f ms  %7.1f GB/s  %5.1f %% of read bandwidth  (%.3f to %.3f ms)\n",
+      "decode %ld tokens %30s %s  %9.3f ms  %7.1f GB/s  %5.1f %% of %.1f GB/s read  (%.3f to %.3f ms)\n",
       tokens, "", type == at::kFloat ? "fp32" : "bf16", r.median * 1e3, bytes / r.median / 1e9,
-      100 * bytes / r.median / bench.bandwidth, r.least * 1e3, r.most * 1e3);
-}
-
-double all_threads_bandwidth(const at::Tensor& memory) {
-  const int64_t threads = at::get_num_threads();
-  const int64_t bytes = memory.numel() * memory.element_size() / threads / 64 * 64;
-  std::vector<double> rates(threads);
-  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      rates[i] = read_bandwidth(static_cast<const std::byte*>(memory.const_data_ptr()) + i * bytes, bytes);
-    }
-  });
-  double sum = 0;
-  for (double rate : rates) sum += rate;
-  return sum;
-}
-
-// glibc gives large blocks back to the kernel, and every page of the next one then costs a fault: with
-// results of hundreds of megabytes that is half of the time, ours and the peer's.
-void keep_freed_memory() {
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+      100 * bytes / r.median / ceiling.median(), ceiling.median() / 1e9, r.least * 1e3, r.most * 1e3);
+  std::fflush(stdout);
 }
 
 int run(int argc, char** argv) {
-  keep_freed_memory();
+  set_up_memory();
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   at::set_num_threads(argc > 1 ? std::atoi(argv[1]) : 1);
   const std::string only = argc > 2 ? argv[2] : "all";
-  const std::string family = kernels::cpu_family().name;
-  const Bench bench{on_all_threads(fma_peak), on_all_threads(family == "amx" ? tile_peak : bf16_pair_peak),
-                    all_threads_bandwidth(random({1 << 27}, at::kFloat)),
-                    argc > 3 ? std::atof(argv[3]) : 2.0};
-  std::printf("%s, %d threads: peak of all fp32 %.1f, bf16 %.1f GFLOP/s; read %.1f GB/s\n", family.c_str(),
-              at::get_num_threads(), bench.fp32 / 1e9, bench.bf16 / 1e9, bench.bandwidth / 1e9);
+  const Bench bench{fp32_ceiling(), bf16_ceiling(), argc > 3 ? std::atof(argv[3]) : 2.0};
+  std::printf("%s, %d threads: peak of all fp32 %.1f, bf16 %.1f GFLOP/s; read %.1f GB/s\n",
+              kernels::cpu_family().name.c_str(), at::get_num_threads(), bench.fp32 / 1e9, bench.bf16 / 1e9,
+              read_ceiling(1) / 1e9);
   for (const auto type : {at::kBFloat16, at::kFloat}) {
     if (only == "all" || only == "matmul") {
       for (const int64_t rows : {512, 64}) {
@@ -240,12 +209,10 @@ int run(int argc, char** argv) {
       }
     }
     if (only == "all" || only == "ffn") {
-      ffn(bench, type, "expert_ffn A 512,512,1024,16,2", 512, 512, 1024, 16, 2);
-      ffn(bench, type, "expert_ffn B 512,2048,1024,64,8", 512, 2048, 1024, 64, 8);
+      ffn(bench, type, "A 512,512,1024,16,2", Layer(type, 512, 512, 1024, 16, 2));
+      ffn(bench, type, "B 512,2048,1024,64,8", Layer(type, 512, 2048, 1024, 64, 8));
     }
-    if (only == "scaling" && type == at::kBFloat16) {
-      ffn(bench, type, "expert_ffn 4096,2048,1024,64,8", 4096, 2048, 1024, 64, 8, false);
-    }
+    if (only == "scaling" && type == at::kBFloat16) scaling(bench);
     if (only == "all" || only == "decode") {
       for (const int64_t tokens : {1, 2, 4, 8}) decode(bench, type, tokens);
     }
