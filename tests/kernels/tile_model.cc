@@ -87,6 +87,7 @@ const Family& tile_model() {
     made.tile_bf16 = Product::run;
     made.tile_rows_bf16 = Product::kMostRows;
     made.block_panels_bf16 = kMaxBlockPanels;
+    made.block_columns_bf16 = 32;
     return made;
   }();
   static const Family family{"tile_model", "a model of tile registers", true, &table};

@@ -57,6 +57,7 @@ const CpuKernels& amx_kernels() {
     made.tile_bf16 = TileProduct<AmxTiles>::run;
     made.tile_rows_bf16 = TileProduct<AmxTiles>::kMostRows;
     made.block_panels_bf16 = 4;
+    made.block_columns_bf16 = 32;
     return made;
   }();
   return table;

@@ -66,11 +66,18 @@ void few_product(const CpuKernels& kernels, const BlockInput& x, const Columns& 
   }
 }
 
+int columns_together(const CpuKernels& kernels, DType type, const BlockInput& x) {
+  return x.num_panels > 0 ? kernels.block_columns(type) : kTileColumns;
+}
+
 // The weights of the columns, a little ahead of the products.
-Upcoming stream(const LinearWeight& weight, int64_t first, int64_t last) {
-  const int64_t from = std::min(first + kColumnsAhead, last);
+Upcoming stream(const CpuKernels& kernels, const LinearWeight& weight, int64_t first, int64_t last,
+                int num_panels) {
+  const int64_t ahead = std::max<int64_t>(
+      kColumnsAhead, kernels.block_panels(weight.type) > 1 ? kernels.block_columns(weight.type) : 0);
+  const int64_t from = std::min(first + ahead, last);
   return {offset(weight.data, weight.type, from * weight.depth),
-          (last - from) * weight.depth * size_of(weight.type)};
+          (last - from) * weight.depth * size_of(weight.type), std::max(1, num_panels)};
 }
 
 void store_few(const CpuKernels& kernels, const BlockInput& x, const float* few, int count, DType type,
@@ -131,12 +138,13 @@ void linear_columns(const CpuKernels& kernels, const BlockInput& x, const Linear
   Arena arena(scratch);
   void* converted = arena.take(kMultiplyScratch);
   const Sums sums = take_sums(arena);
-  Upcoming upcoming = stream(weight, first, last);
-  for (int64_t column = first; column < last; column += kTileColumns) {
-    const int count = static_cast<int>(std::min<int64_t>(kTileColumns, last - column));
+  Upcoming upcoming = stream(kernels, weight, first, last, x.num_panels);
+  const int step = columns_together(kernels, weight.type, x);
+  for (int64_t column = first; column < last; column += step) {
+    const int count = static_cast<int>(std::min<int64_t>(step, last - column));
     const Columns columns(weight, column, count);
     for (int p = 0; p < x.num_panels; ++p) {
-      panel_product(kernels, x.panels[p], columns, sums.tile, converted, p == 0 ? &upcoming : nullptr);
+      panel_product(kernels, x.panels[p], columns, sums.tile, converted, &upcoming);
       kernels.store_transposed(sums.tile, count, x.panels[p].vectors, x.rows_of(p), type, out + p * kMaxLanes,
                                column);
     }
@@ -155,10 +163,12 @@ void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeigh
   const Sums up = take_sums(arena);
   const DType type = gate_up.type;
   const bool gated = activation.gated();
-  Upcoming gate_weights = stream(gate_up, first, last);
-  Upcoming up_weights = gated ? stream(gate_up, expert_width + first, expert_width + last) : Upcoming();
-  for (int64_t column = first; column < last; column += kTileColumns) {
-    const int count = static_cast<int>(std::min<int64_t>(kTileColumns, last - column));
+  Upcoming gate_weights = stream(kernels, gate_up, first, last, x.num_panels);
+  const int step = columns_together(kernels, type, x);
+  Upcoming up_weights =
+      gated ? stream(kernels, gate_up, expert_width + first, expert_width + last, x.num_panels) : Upcoming();
+  for (int64_t column = first; column < last; column += step) {
+    const int count = static_cast<int>(std::min<int64_t>(step, last - column));
     const Columns gate_columns(gate_up, column, count);
     const Columns up_columns(gate_up, gated ? expert_width + column : 0, gated ? count : 0);
     for (int p = 0; p < x.num_panels; ++p) {
@@ -167,10 +177,10 @@ void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeigh
         if (!hidden) return;
         kernels.store_transposed(tile, count, panel.vectors, x.rows_of(p), type, hidden + p * kMaxLanes, at);
       };
-      panel_product(kernels, panel, gate_columns, gate.tile, converted, p == 0 ? &gate_weights : nullptr);
+      panel_product(kernels, panel, gate_columns, gate.tile, converted, &gate_weights);
       keep(gate.tile, column);
       if (gated) {
-        panel_product(kernels, panel, up_columns, up.tile, converted, p == 0 ? &up_weights : nullptr);
+        panel_product(kernels, panel, up_columns, up.tile, converted, &up_weights);
         keep(up.tile, expert_width + column);
       }
       kernels.activate(activation, gate.tile, up.tile, int64_t{count} * panel.lanes(), gate.tile);

@@ -7,8 +7,6 @@
 
 namespace motley::kernels {
 
-// Columns of an output that are computed together, before they are turned to rows.
-constexpr int kTileColumns = 96;
 // So few rows are multiplied as dot products, which stream an expert's weights as they lie: all rows of a
 // small block, and those of a larger one that would leave half of a panel's last vector empty.
 constexpr int kFewRows = 8;

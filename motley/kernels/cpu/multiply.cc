@@ -10,17 +10,18 @@ Upcoming::Upcoming(const void* matrix, int64_t row_bytes, int64_t num_rows, int6
       rows_left_(num_rows),
       lines_((bytes + 63) / 64) {}
 
-bool Upcoming::take(int num_rows, int64_t steps, const void** next, int64_t* next_step) {
-  const int64_t rows_a_step = num_rows / lines_;
-  if (rows_left_ <= 0 || rows_a_step == 0) return false;
-  for (int i = 0; i < num_rows; ++i) {
+int Upcoming::take(int num_rows, int64_t steps, const void** next, int64_t* next_step) {
+  const int lines = (num_rows + products_ - 1) / products_;
+  const int64_t rows_a_step = lines / lines_;
+  if (rows_left_ <= 0 || rows_a_step == 0) return 0;
+  for (int i = 0; i < lines; ++i) {
     const int64_t line = i < rows_a_step * lines_ ? i : 0;
     next[i] = at_ + line / lines_ * row_bytes_ + line % lines_ * 64;
   }
   *next_step = rows_a_step * row_bytes_;
   at_ += steps * *next_step;
   rows_left_ -= steps * rows_a_step;
-  return true;
+  return lines;
 }
 
 void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Rows rows, int64_t num_rows,
@@ -42,7 +43,7 @@ void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Ro
         kernels.convert(type, at[j], depth, panel.type, converted);
         at[j] = converted;
       }
-      Tile tile{panel.from(k), at, count, depth, next, 0, c + i * panel.lanes()};
+      Tile tile{panel.from(k), at, count, depth, next, 0, 0, c + i * panel.lanes()};
       tile.from_c = accumulate || k > 0;
       if (output && k + depth == panel.depth) {
         tile.out = output->out + i;
@@ -50,7 +51,8 @@ void multiply_rows(const CpuKernels& kernels, const Panel& panel, DType type, Ro
         tile.count = output->count;
         fetch_for_writing(tile.out, count, output->count * size_of(output->type));
       }
-      if (upcoming) upcoming->take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
+      if (upcoming)
+        tile.num_next = upcoming->take(count, depth * size_of(panel.type) / 64, next, &tile.next_step);
       run(tile);
     }
   }

@@ -29,18 +29,21 @@ constexpr int64_t kMultiplyScratch = int64_t{kTileRows} * 4096;
 class Upcoming {
  public:
   Upcoming() = default;
-  // Contiguous memory.
-  Upcoming(const void* memory, int64_t bytes) : Upcoming(memory, 64, (bytes + 63) / 64, 64) {}
+  // Contiguous memory, as much of it as one product has rows; `products` of them share the fetching.
+  Upcoming(const void* memory, int64_t bytes, int products) : Upcoming(memory, 64, (bytes + 63) / 64, 64) {
+    products_ = products;
+  }
   // `bytes` from `matrix` on in each of `num_rows` rows.
   Upcoming(const void* matrix, int64_t row_bytes, int64_t num_rows, int64_t bytes);
-  // Points a tile of `num_rows` rows and `steps` steps at the next lines; false: nothing is left.
-  bool take(int num_rows, int64_t steps, const void** next, int64_t* next_step);
+  // Points a tile of `num_rows` rows and `steps` steps at the next lines; how many at a time.
+  int take(int num_rows, int64_t steps, const void** next, int64_t* next_step);
 
  private:
   const std::byte* at_ = nullptr;
   int64_t row_bytes_ = 0;
   int64_t rows_left_ = 0;
   int64_t lines_ = 1;  // of a row
+  int products_ = 1;
 };
 
 // Where a product goes, rounded once, instead of into c: the first `count` lanes of row i to out[i].

@@ -56,7 +56,7 @@ void outer_block(const CpuKernels& kernels, const OuterBlock& block, void* scrat
           fetch(offset(b_rows[fetched], type, block.j + j + count), after * size_of(type));
         }
         float* c = num_rows > kDepth ? sums + j * kOuterRows + i * panel.lanes() : sums;
-        Tile tile{panel, m_rows + i, rows, depth, m_rows + i, 0, c};
+        Tile tile{panel, m_rows + i, rows, depth, m_rows + i, 0, 0, c};
         tile.from_c = r > 0;
         tile.out = last ? to : nullptr;
         tile.out_type = block.out_type;

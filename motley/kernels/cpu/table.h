@@ -17,9 +17,11 @@ struct Tile {
   int num_rows;
   int64_t depth;
 
-  // Lines that are fetched into the second-level cache meanwhile: num_rows of them at a time, at `next`,
-  // then `next_step` bytes further, for every 64 bytes of a row. Any address will do.
+  // Lines that are fetched into the second-level cache meanwhile: num_next of them at a time, at `next`,
+  // then `next_step` bytes further, for every 64 bytes of a row. Any address will do. Vector products always
+  // fetch num_rows of them.
   Rows next;
+  int num_next = 0;
   int64_t next_step = 64;
 
   float* c;             // [num_rows, lanes]
@@ -55,6 +57,12 @@ struct CpuKernels {
   // Panels of bf16 that share one reading of the weights: products so fast that memory could not follow.
   int block_panels_bf16 = 1;
   int block_panels(DType type) const { return panel_type(type) == DType::kFloat32 ? 1 : block_panels_bf16; }
+  // Columns of a weight that all panels of a block are multiplied with before the next: so many that they,
+  // the next ones and the panels stay in the second-level cache.
+  int block_columns_bf16 = kTileColumns;
+  int block_columns(DType type) const {
+    return panel_type(type) == DType::kFloat32 ? kTileColumns : block_columns_bf16;
+  }
 
   // panel(k, lane) = rows[lane][first + k]; lanes without a row are zero.
   void (*pack_columns)(DType type, Rows rows, int num_rows, int64_t first, int64_t depth, const Panel& panel);

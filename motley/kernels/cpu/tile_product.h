@@ -38,7 +38,8 @@ struct TileProduct {
     float* c;
     int64_t c_bytes;
     bool from_c;
-    Rows next;  // lines to fetch meanwhile, as in Tile; null: none
+    Rows next;  // lines to fetch meanwhile, as in Tile
+    int num_next;
     int64_t next_step;
     int num_rows;
   };
@@ -80,8 +81,9 @@ struct TileProduct {
     }
     const std::byte* rows = group.rows;
     const std::byte* lines = panel.line(0, vector);
-    const Rows next = group.next;
-    const int num_next = next && vector == 0 ? group.num_rows : 0;
+    const int pairs = (panel.vectors + 1) / 2, first_next = share(group.num_next, vector / 2, pairs);
+    const Rows next = group.next + first_next;
+    const int num_next = share(group.num_next, vector / 2 + 1, pairs) - first_next;
     const int64_t row_bytes = group.row_bytes, vector_bytes = panel.vector_lines * kLine;
     const int64_t steps = group.steps, next_step = group.next_step;
     for (int64_t step = 0; step < steps; ++step) {
@@ -101,6 +103,9 @@ struct TileProduct {
     if constexpr (M == 2) Tiles::template store<2>(c_low, c_bytes);
     if constexpr (M == 2 && N == 2) Tiles::template store<3>(c_low + kSide, c_bytes);
   }
+
+  // Where part `i` of `parts` begins.
+  static int share(int count, int i, int parts) { return count * i / parts; }
 
   static void all_lanes(const Group& group, const Panel& panel) {
     for (int vector = 0; vector < panel.vectors; vector += 2) {
@@ -139,7 +144,8 @@ struct TileProduct {
                   tile.c + int64_t{i} * lanes,
                   int64_t{lanes} * 4,
                   tile.from_c,
-                  tile.next_step > 0 ? tile.next + i : nullptr,
+                  tile.next + share(tile.num_next, i, tile.num_rows),
+                  share(tile.num_next, i + count, tile.num_rows) - share(tile.num_next, i, tile.num_rows),
                   tile.next_step,
                   count};
       for (int j = 0; left > 0 && j < count; ++j) {
