@@ -32,8 +32,8 @@ void gate_gradients(const at::Tensor& parts, const at::Tensor& dy, const Optiona
       if (down_bias) {
         const void* row = source.row(r);
         float product = 0;
-        cpu.dot_rows(source.type, &row, 1, place_data(down_bias, range.place), dy.size(1), 1, dy.size(1),
-                     &product, 1);
+        cpu.dot_rows(source.type, &row, 1,
+                     {place_data(down_bias, range.place), dy.size(1), 1, dy.size(1), &product, 1});
         sum += product;
       }
       dgate_weights.mutable_data_ptr<float>()[source.assignment[r]] = sum;

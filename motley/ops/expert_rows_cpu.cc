@@ -53,7 +53,9 @@ struct Forward {
     return kernels::activated_input(cpu, type, expert_width(), static_cast<int>(range.count), memory);
   }
 
-  void up(const RowRange& range, int64_t first, int64_t last, const BlockInput& a, Arena arena) const {
+  // `next`: what is read afterwards, if that is known.
+  void up(const RowRange& range, int64_t first, int64_t last, const BlockInput& a, const void* next,
+          Arena arena) const {
     const kernels::RowBlock block{x, range.first, static_cast<int>(range.count), model_width()};
     const auto input = kernels::pack_block(cpu, block, arena.take(input_bytes()));
     const kernels::LinearWeight w{place_data(gate_up, range.place), type, model_width(),
@@ -62,7 +64,7 @@ struct Forward {
     for (int64_t i = 0; hidden && i < range.count; ++i) {
       to[i] = kernels::offset(hidden, type, (range.first + i) * gate_up.size(1));
     }
-    kernels::expert_up(cpu, input, w, activation, expert_width(), first, last, hidden ? to : nullptr, a,
+    kernels::expert_up(cpu, input, w, activation, expert_width(), first, last, hidden ? to : nullptr, a, next,
                        arena.take(0));
   }
 
@@ -89,7 +91,7 @@ void run_whole(const Forward& forward) {
     const RowRange& range = forward.ranges[task];
     Arena arena(scratch);
     const BlockInput a = forward.activated(range, arena.take(activated_bytes));
-    forward.up(range, 0, forward.expert_width(), a, arena);
+    forward.up(range, 0, forward.expert_width(), a, place_data(forward.down, range.place), arena);
     forward.down_columns(range, 0, forward.model_width(), a, arena);
   });
 }
@@ -118,7 +120,7 @@ void run_in_parts(const Forward& forward) {
   };
   run(forward.expert_width(), forward.input_bytes() + kernels::block_scratch_bytes(),
       [&](const RowRange& range, int64_t first, int64_t last, const BlockInput& a, Arena arena) {
-        forward.up(range, first, last, a, arena);
+        forward.up(range, first, last, a, nullptr, arena);
       });
   run(forward.model_width(), kernels::block_scratch_bytes(),
       [&](const RowRange& range, int64_t first, int64_t last, const BlockInput& a, Arena arena) {

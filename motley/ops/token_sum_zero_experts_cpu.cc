@@ -49,7 +49,7 @@ class Constants {
     }
     float logits[2];
     const void* gate = kernels::offset(gate_.const_data_ptr(), type, index * 2 * width);
-    kernels::cpu_kernels().dot_rows(type, &x, 1, gate, width, 2, width, logits, 2);
+    kernels::cpu_kernels().dot_rows(type, &x, 1, {gate, width, 2, width, logits, 2});
     // [a1, a2] = softmax(W_c x) (Eq. 5)
     const float a2 = 1 / (1 + std::exp(logits[0] - logits[1]));
     terms.of_x += weight / (1 + std::exp(logits[1] - logits[0]));

@@ -40,12 +40,11 @@ struct MultiplyPairs {
   static __m512 multiply_add(__m512 sum, Vector a, Vector b) { return _mm512_dpbf16_ps(sum, b, a); }
 };
 
-inline void dot_rows_pairs(DType type, Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns,
-                           int64_t depth, float* out, int64_t out_stride) {
+inline void dot_rows_pairs(DType type, Rows x, int num_rows, const DotProduct& product) {
   if (type == DType::kFloat32) {
-    Avx512Dot<MultiplyFloats>::run(x, num_rows, w, w_stride, columns, depth, out, out_stride);
+    Avx512Dot<MultiplyFloats>::run(x, num_rows, product);
   } else {
-    Avx512Dot<MultiplyPairs>::run(x, num_rows, w, w_stride, columns, depth, out, out_stride);
+    Avx512Dot<MultiplyPairs>::run(x, num_rows, product);
   }
 }
 

@@ -4,6 +4,9 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "motley/kernels/cpu/avx512_pack.h"
 #include "motley/kernels/cpu/table.h"
 
@@ -162,9 +165,17 @@ struct Avx512Dot {
   using Element = typename Multiply::Element;
   static constexpr int64_t kLength = 16 * Multiply::kStep;
 
+  // N rows of w, `step` elements apart, and as many to fetch meanwhile.
+  struct WeightRows {
+    const Element* rows;
+    const Element* next;
+    int64_t step;
+  };
+
+  // The sum of row n goes to out[n * out_step].
   template <int T, int N>
-  static void block(Rows x, const Element* w, int64_t w_stride, int64_t depth, float* out,
-                    int64_t out_stride) {
+  static void block(Rows x, const WeightRows& w, int64_t depth, float* out, int64_t out_stride,
+                    int64_t out_step) {
     const Element* row[T];
     for (int t = 0; t < T; ++t) row[t] = static_cast<const Element*>(x[t]);
     __m512 sum[T][N];
@@ -176,15 +187,14 @@ struct Avx512Dot {
       typename Multiply::Vector a[T];
       for (int t = 0; t < T; ++t) a[t] = Multiply::load(row[t] + k);
       for (int n = 0; n < N; ++n) {
-        const Element* at = w + n * w_stride + k;
-        _mm_prefetch(at + N * w_stride, _MM_HINT_T1);  // the next N rows
-        const auto b = Multiply::load(at);
+        _mm_prefetch(w.next + n * w.step + k, _MM_HINT_T1);
+        const auto b = Multiply::load(w.rows + n * w.step + k);
         for (int t = 0; t < T; ++t) sum[t][n] = Multiply::multiply_add(sum[t][n], a[t], b);
       }
     }
     if (k < depth) {
       for (int n = 0; n < N; ++n) {
-        const auto b = Multiply::load_part(w + n * w_stride + k, depth - k);
+        const auto b = Multiply::load_part(w.rows + n * w.step + k, depth - k);
         for (int t = 0; t < T; ++t) {
           sum[t][n] = Multiply::multiply_add(sum[t][n], Multiply::load_part(row[t] + k, depth - k), b);
         }
@@ -193,9 +203,10 @@ struct Avx512Dot {
     for (int t = 0; t < T; ++t) {
       for (int n = 0; n < N; n += 4) {
         const int left = N - n < 4 ? N - n : 4;
-        const __m128 four = sums(sum[t][n], sum[t][n + (left > 1 ? 1 : 0)], sum[t][n + (left > 2 ? 2 : 0)],
-                                 sum[t][n + (left > 3 ? 3 : 0)]);
-        _mm_mask_storeu_ps(out + t * out_stride + n, static_cast<__mmask8>((1 << left) - 1), four);
+        alignas(16) float four[4];
+        _mm_store_ps(four, sums(sum[t][n], sum[t][n + (left > 1 ? 1 : 0)], sum[t][n + (left > 2 ? 2 : 0)],
+                                sum[t][n + (left > 3 ? 3 : 0)]));
+        for (int i = 0; i < left; ++i) out[t * out_stride + (n + i) * out_step] = four[i];
       }
     }
   }
@@ -211,27 +222,44 @@ struct Avx512Dot {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
   }
 
-  template <int N>
-  static void columns_of(Rows x, int num_rows, const Element* w, int64_t w_stride, int64_t depth, float* out,
-                         int64_t out_stride) {
-    int t = 0;
-    for (; t + 4 <= num_rows; t += 4)
-      block<4, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
-    if (num_rows - t == 3) block<3, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
-    if (num_rows - t == 2) block<2, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
-    if (num_rows - t == 1) block<1, N>(x + t, w, w_stride, depth, out + t * out_stride, out_stride);
+  // Rows of w at a time: as many sums as registers hold, and no more streams than memory likes.
+  static constexpr int rows_of_w(int num_rows) { return num_rows == 1 ? 12 : 24 / num_rows; }
+
+  // As many groups of N * pages rows as there are, from row n on. The rows of a block lie `pages` rows apart,
+  // those between them are the next block's: rows that share a page of 4 KiB are not read side by side, which
+  // takes up to two fifths of the bandwidth (Zen 4).
+  template <int T, int N>
+  static int64_t blocks(Rows x, const DotProduct& product, int64_t pages, int64_t n) {
+    const int64_t stride = product.w_stride, group = N * pages;
+    for (; n + group <= product.columns; n += group) {
+      const Element* rows = static_cast<const Element*>(product.w) + n * stride;
+      const auto* next = n + group < product.columns ? rows + group * stride
+                         : product.next              ? static_cast<const Element*>(product.next)
+                                                     : rows;
+      for (int64_t i = 0; i < pages; ++i) {
+        block<T, N>(x, {rows + i * stride, next + i * stride, pages * stride}, product.depth,
+                    product.out + n + i, product.out_stride, pages);
+      }
+    }
+    return n;
   }
 
-  static void run(Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns, int64_t depth,
-                  float* out, int64_t out_stride) {
-    const auto* from = static_cast<const Element*>(w);
-    int64_t n = 0;
-    for (; n + 6 <= columns; n += 6) {
-      columns_of<6>(x, num_rows, from + n * w_stride, w_stride, depth, out + n, out_stride);
-    }
-    for (; n < columns; ++n) {
-      columns_of<1>(x, num_rows, from + n * w_stride, w_stride, depth, out + n, out_stride);
-    }
+  template <int T>
+  static void all_columns(Rows x, const DotProduct& product) {
+    constexpr int N = rows_of_w(T);
+    constexpr int64_t kPage = 4096 / sizeof(Element);
+    int64_t n = blocks<T, N>(x, product, std::max<int64_t>(1, kPage / product.w_stride), 0);
+    n = blocks<T, N>(x, product, 1, n);
+    if constexpr (N > 4) n = blocks<T, 4>(x, product, 1, n);
+    blocks<T, 1>(x, product, 1, n);
+  }
+
+  static void run(Rows x, int num_rows, const DotProduct& product) {
+    using AllColumns = void (*)(Rows, const DotProduct&);
+    static constexpr AllColumns kAll[] = {all_columns<1>, all_columns<2>, all_columns<3>, all_columns<4>,
+                                          all_columns<5>, all_columns<6>, all_columns<7>, all_columns<8>};
+    static_assert(std::size(kAll) == kMostDotRows);
+    kAll[num_rows - 1](x, product);
   }
 };
 

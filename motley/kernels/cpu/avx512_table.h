@@ -10,12 +10,11 @@
 namespace motley::kernels {
 namespace {
 
-inline void dot_rows_floats(DType type, Rows x, int num_rows, const void* w, int64_t w_stride,
-                            int64_t columns, int64_t depth, float* out, int64_t out_stride) {
+inline void dot_rows_floats(DType type, Rows x, int num_rows, const DotProduct& product) {
   if (type == DType::kFloat32) {
-    Avx512Dot<MultiplyFloats>::run(x, num_rows, w, w_stride, columns, depth, out, out_stride);
+    Avx512Dot<MultiplyFloats>::run(x, num_rows, product);
   } else {
-    DotRows<16>::run(type, x, num_rows, w, w_stride, columns, depth, out, out_stride);
+    DotRows<16>::run(type, x, num_rows, product);
   }
 }
 

@@ -42,6 +42,7 @@ struct Columns {
     for (int i = 0; weight.bias && i < count; ++i) bias[i] = value_at(weight.type, weight.bias, first + i);
   }
   const void* data() const { return offset(weight.data, weight.type, first * weight.depth); }
+  const void* end() const { return offset(weight.data, weight.type, (first + count) * weight.depth); }
 };
 
 void panel_product(const CpuKernels& kernels, const Panel& panel, const Columns& columns, float* tile,
@@ -57,10 +58,11 @@ void panel_product(const CpuKernels& kernels, const Panel& panel, const Columns&
                 upcoming);
 }
 
-void few_product(const CpuKernels& kernels, const BlockInput& x, const Columns& columns, float* few) {
+void few_product(const CpuKernels& kernels, const BlockInput& x, const Columns& columns, const void* next,
+                 float* few) {
   const LinearWeight& weight = columns.weight;
-  kernels.dot_rows(weight.type, x.few, x.few_rows, columns.data(), weight.depth, columns.count, weight.depth,
-                   few, kTileColumns);
+  kernels.dot_rows(weight.type, x.few, x.few_rows,
+                   {columns.data(), weight.depth, columns.count, weight.depth, few, kTileColumns, next});
   for (int row = 0; weight.bias && row < x.few_rows; ++row) {
     for (int i = 0; i < columns.count; ++i) few[row * kTileColumns + i] += columns.bias[i];
   }
@@ -149,14 +151,14 @@ void linear_columns(const CpuKernels& kernels, const BlockInput& x, const Linear
                                column);
     }
     if (x.few_rows == 0) continue;
-    few_product(kernels, x, columns, sums.few);
+    few_product(kernels, x, columns, column + count < last ? columns.end() : nullptr, sums.few);
     store_few(kernels, x, sums.few, count, type, out, column);
   }
 }
 
 void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeight& gate_up,
                const ActivationSpec& activation, int64_t expert_width, int64_t first, int64_t last,
-               void* const* hidden, const BlockInput& activated, void* scratch) {
+               void* const* hidden, const BlockInput& activated, const void* next, void* scratch) {
   Arena arena(scratch);
   void* converted = arena.take(kMultiplyScratch);
   const Sums gate = take_sums(arena);
@@ -187,8 +189,9 @@ void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeigh
       kernels.pack_tile(gate.tile, count, activated.panels[p].from(column));
     }
     if (x.few_rows == 0) continue;
-    few_product(kernels, x, gate_columns, gate.few);
-    if (gated) few_product(kernels, x, up_columns, up.few);
+    const void* next_gate = column + count < last ? gate_columns.end() : next;
+    few_product(kernels, x, gate_columns, gated ? up_columns.data() : next_gate, gate.few);
+    if (gated) few_product(kernels, x, up_columns, next_gate, up.few);
     if (hidden) store_few(kernels, x, gate.few, count, type, hidden, column);
     if (hidden && gated) store_few(kernels, x, up.few, count, type, hidden, expert_width + column);
     for (int row = 0; row < x.few_rows; ++row) {

@@ -9,7 +9,7 @@ namespace motley::kernels {
 
 // So few rows are multiplied as dot products, which stream an expert's weights as they lie: all rows of a
 // small block, and those of a larger one that would leave half of a panel's last vector empty.
-constexpr int kFewRows = 8;
+constexpr int kFewRows = kMostDotRows;
 constexpr int kMaxBlockRows = kMaxBlockPanels * kMaxLanes + kFewRows;
 // Tiles take half-empty vectors in their stride: there only blocks that wait for memory are dot products.
 constexpr int kFewRowsBesideTiles = 4;
@@ -63,9 +63,9 @@ void linear_columns(const CpuKernels& kernels, const BlockInput& x, const Linear
                     int64_t last, DType type, void* const* out, void* scratch);
 
 // Columns first .. last of the activated rows; `first` is even. gate_up [2F or F, D]. hidden, unless
-// null, points at whole rows of H.
+// null, points at whole rows of H; next, unless null, at what is read after gate_up.
 void expert_up(const CpuKernels& kernels, const BlockInput& x, const LinearWeight& gate_up,
                const ActivationSpec& activation, int64_t expert_width, int64_t first, int64_t last,
-               void* const* hidden, const BlockInput& activated, void* scratch);
+               void* const* hidden, const BlockInput& activated, const void* next, void* scratch);
 
 }  // namespace motley::kernels

@@ -71,17 +71,17 @@ struct DotRows {
     for (int n = 0; n < N; ++n) out[n] = S::sum(sum[n]);
   }
 
-  static void run(DType type, Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns,
-                  int64_t depth, float* out, int64_t out_stride) {
-    for (int64_t n = 0; n < columns; n += kColumns) {
-      const void* rows = offset(w, type, n * w_stride);
+  static void run(DType type, Rows x, int num_rows, const DotProduct& product) {
+    const int64_t stride = product.w_stride, depth = product.depth;
+    for (int64_t n = 0; n < product.columns; n += kColumns) {
+      const void* rows = offset(product.w, type, n * stride);
       for (int t = 0; t < num_rows; ++t) {
-        float* to = out + t * out_stride + n;
-        if (n + kColumns <= columns) {
-          dot<kColumns>(type, x[t], rows, w_stride, depth, to);
+        float* to = product.out + t * product.out_stride + n;
+        if (n + kColumns <= product.columns) {
+          dot<kColumns>(type, x[t], rows, stride, depth, to);
         } else {
-          for (int64_t i = 0; i < columns - n; ++i) {
-            dot<1>(type, x[t], offset(rows, type, i * w_stride), w_stride, depth, to + i);
+          for (int64_t i = 0; i < product.columns - n; ++i) {
+            dot<1>(type, x[t], offset(rows, type, i * stride), stride, depth, to + i);
           }
         }
       }

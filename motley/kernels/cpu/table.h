@@ -33,6 +33,18 @@ struct Tile {
   bool accumulate = false;  // added to what out holds
 };
 
+// out[t * out_stride + n] = sum over k of x[t][k] * w[n * w_stride + k] for the few rows of decoding: w is
+// read once, as it lies.
+struct DotProduct {
+  const void* w;
+  int64_t w_stride;
+  int64_t columns;
+  int64_t depth;
+  float* out;
+  int64_t out_stride;
+  const void* next = nullptr;  // what is read after w, if that is known: fetched in time
+};
+
 struct CpuKernels {
   const char* name;
   // What products of bf16 are computed in: bf16 panels where the processor multiplies them, else fp32.
@@ -82,10 +94,8 @@ struct CpuKernels {
 
   void (*convert)(DType type, const void* in, int64_t count, DType out_type, void* out);
 
-  // out[t * out_stride + n] = sum over k of x[t][k] * w[n * w_stride + k] for the few rows of decoding: w
-  // is read once, as it lies.
-  void (*dot_rows)(DType type, Rows x, int num_rows, const void* w, int64_t w_stride, int64_t columns,
-                   int64_t depth, float* out, int64_t out_stride);
+  // x holds at most kMostDotRows rows.
+  void (*dot_rows)(DType type, Rows x, int num_rows, const DotProduct& product);
 
   // a[i] = activation of (gate[i], up[i]); up is not read without a gate. a may be gate.
   void (*activate)(const ActivationSpec& spec, const float* gate, const float* up, int64_t count, float* a);

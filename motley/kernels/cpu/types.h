@@ -17,6 +17,7 @@ constexpr int kMaxLanes = kVectorLanes * kMaxVectors;
 constexpr int kTileRows = 6;        // rows of the other operand that a tile works on at once
 constexpr int kMaxTileRows = 128;   // the most of any family
 constexpr int kTileColumns = 96;    // most columns that are computed together, before they are turned to rows
+constexpr int kMostDotRows = 8;     // of x that a matrix-vector product takes
 constexpr int kMaxBlockPanels = 4;  // the most of any family
 
 constexpr int vectors_for(int64_t columns) {
