@@ -2,7 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#include <cstdio>
+
 #include "apps/machine.h"
+#include "benchmarks/operators/machine_ceilings.h"
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
 #include "motley/base/format.h"
@@ -26,13 +29,35 @@ void add_size(CLI::App& command, const char* name, int64_t& value, const char* w
       ->capture_default_str();
 }
 
+namespace {
+
+// Of all threads, measured now; figures that this processor's instructions do not tell are left out.
+nlohmann::json cpu_ceilings() {
+  nlohmann::json ceilings = nlohmann::json::object();
+  const auto tell = [&](const char* name, const char* unit, double value) {
+    if (value == 0) return;
+    ceilings[name] = value;
+    std::fprintf(stderr, "%s%s %.1f %s", ceilings.size() == 1 ? "ceilings now: " : ", ", name, value / 1e9,
+                 unit);
+  };
+  tell("fp32", "GFLOP/s", bench::fp32_ceiling());
+  tell("bf16", "GFLOP/s", bench::bf16_ceiling());
+  tell("read", "GB/s", bench::read_ceiling(0.5));
+  if (!ceilings.empty()) std::fprintf(stderr, "\n");
+  return ceilings;
+}
+
+}  // namespace
+
 nlohmann::json bench_setting(const BenchArguments& arguments) {
   const Machine machine = examine_machine();
   const bool gpu = arguments.device != "cpu";
-  return {{"device", arguments.device},
-          {"processor", gpu && !machine.gpus.empty() ? machine.gpus.front() : machine.cpu},
-          {"kernels", gpu ? "CUDA" : kernels::cpu_family().name},
-          {"threads", at::get_num_threads()}};
+  nlohmann::json setting = {{"device", arguments.device},
+                            {"processor", gpu && !machine.gpus.empty() ? machine.gpus.front() : machine.cpu},
+                            {"kernels", gpu ? "CUDA" : kernels::cpu_family().name},
+                            {"threads", at::get_num_threads()}};
+  if (!gpu) setting["ceilings"] = cpu_ceilings();
+  return setting;
 }
 
 nlohmann::json timing_json(const bench::Timing& timing) {

@@ -27,7 +27,8 @@ struct BenchArguments {
 // A number of tokens, experts and the like, at least 1.
 void add_size(CLI::App& command, const char* name, int64_t& value, const char* what);
 
-// "kernels", "threads", "processor", "device"
+// "kernels", "threads", "processor", "device"; on a CPU "ceilings", too, in FLOP/s and bytes a second, which
+// are measured and printed.
 nlohmann::json bench_setting(const BenchArguments& arguments);
 nlohmann::json timing_json(const bench::Timing& timing);  // milliseconds
 // "12.345 ms (12.3 to 12.9)"

@@ -14,6 +14,7 @@ class Bench(CommandTest):
         self.assertEqual(result.returncode, 0, result.stderr)
         figures = json.loads(result.stdout)
         self.assertEqual((figures["threads"], figures["device"]), (1, "cpu"))
+        self.assertEqual(len(figures["ceilings"]) > 0, "ceilings now: " in result.stderr)
         return figures
 
     def test_train_parts_add_up_to_the_step(self):
