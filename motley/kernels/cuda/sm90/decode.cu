@@ -53,8 +53,8 @@ struct Params : DecodeSum {
 };
 
 // All blocks wait for each other after each product. A barrier is a word whose top bit turns over when the
-// last of them arrives, so that nothing has to clear it. No two launches are at a barrier at once: a launch
-// takes every multiprocessor (it is cooperative), and its blocks end after all have arrived.
+// last of them arrives, so that nothing has to clear it. The words belong to one launch at a time: callers
+// keep launches of a device apart (expert_layer.h), and blocks end after all have arrived.
 __device__ unsigned barriers[2];
 
 __device__ unsigned load_acquire(const unsigned* from) {
