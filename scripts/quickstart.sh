@@ -43,7 +43,7 @@ write_text
 say "training: motley train configs/quickstart.json"
 "$motley" train "$root/configs/quickstart.json" --data "$text" --out "$run"
 say "evaluating on verses that training has not seen: motley eval"
-"$motley" eval "$run/model" --data "$held_out" --max-windows 100
+"$motley" eval "$run/model" --data "$held_out" --window 256 --max-windows 200
 say "generating: motley generate"
 "$motley" generate "$run/model" --prompt "And it came to pass" --max-new-tokens 230 --temperature 0.7 --seed 1
 echo
