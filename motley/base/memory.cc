@@ -29,6 +29,7 @@ Memory usable_memory(const std::filesystem::path& meminfo) {
   const GroupLimits limits = group_limits();
   if (!limits.memory || *limits.memory >= memory.total) return memory;
   memory.total = *limits.memory;
+  memory.swap = 0;  // the machine's, of which the group may have none
   const uint64_t used = std::min(*limits.memory, limits.memory_used.value_or(0));
   memory.available = std::min(memory.available, *limits.memory - used);
   return memory;

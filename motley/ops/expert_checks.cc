@@ -161,7 +161,8 @@ at::Tensor expert_ffn_forward(c10::DispatchKeySet keys, const at::Tensor& x, con
                               const OptionalTensor& constant_gate, at::ScalarType out_dtype,
                               const OptionalTensor& hidden) {
   const ArgumentChecks check("expert_ffn", "x", x);
-  check.not_differentiable({x, gate_weights, gate_up, down});
+  check.not_differentiable({x, gate_weights, gate_up, down, constant.value_or(at::Tensor()),
+                            constant_gate.value_or(at::Tensor())});
   check.sizes("x", x, {-1, -1}, "[T, D]");
   const bool planned = row_assignment && expert_offset && token_rows;
   TORCH_CHECK(planned || slots, "[expert_ffn] expected a routing plan or slots, got neither");

@@ -54,7 +54,8 @@ at::Tensor check_token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, con
                            int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
                            const OptionalTensor& constant_gate, at::ScalarType out_dtype) {
   const ArgumentChecks check("token_sum_with_zero_experts", "x", x);
-  check.not_differentiable({rows, x, weights});
+  check.not_differentiable(
+      {rows, x, weights, constant.value_or(at::Tensor()), constant_gate.value_or(at::Tensor())});
   check.sizes("x", x, {-1, -1}, "[T, D]");
   const ZeroExpertArguments args(check, x, slots, weights, num_experts, kinds, constant, constant_gate,
                                  /*tokens_dtype=*/true);
@@ -73,7 +74,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> check_backward(
     const at::Tensor& weights, int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
     const OptionalTensor& constant_gate) {
   const ArgumentChecks check("zero_experts_backward", "x", x);
-  check.not_differentiable({dy, x, weights});
+  check.not_differentiable(
+      {dy, x, weights, constant.value_or(at::Tensor()), constant_gate.value_or(at::Tensor())});
   check.sizes("x", x, {-1, -1}, "[T, D]");
   const ZeroExpertArguments args(check, x, slots, weights, num_experts, kinds, constant, constant_gate,
                                  /*tokens_dtype=*/false);

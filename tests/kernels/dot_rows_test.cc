@@ -22,7 +22,7 @@ class DotRowsTest : public KernelsTest {
 // Rows of a weight that share a page are read apart from each other, and what is left over singly: columns
 // around such groups. Each sum has the same bits whatever rows are beside it.
 TEST_P(DotRowsTest, EveryNumberOfRowsAndColumns) {
-  for (const int64_t depth : {1, 31, 130, 500, 2051}) {
+  for (const int64_t depth : {0, 1, 31, 130, 500, 2051}) {
     for (const int64_t columns : {1, 2, 11, 12, 25, 49, 97}) {
       const Data x(type(), kMostDotRows * depth, 31), w(type(), columns * depth, 32);
       std::vector<std::vector<float>> alone;

@@ -62,6 +62,12 @@ TEST(ZeroExpertSum, NamesWhatIsWrong) {
   EXPECT_EQ(
       sum_error(rows, p.slots, {{ZeroExpertKind::kConstant, ZeroExpertKind::kCopy}, {}, {}}, at::kFloat),
       "[token_sum_with_zero_experts] expected constant [Z_constant, D] for 1 constant experts, got none");
+  const ZeroExperts learning = {
+      {ZeroExpertKind::kConstant, ZeroExpertKind::kCopy}, leaf(at::zeros({1, 37})), at::zeros({1, 2, 37})};
+  EXPECT_EQ(
+      sum_error(rows, p.slots, learning, at::kFloat),
+      "[token_sum_with_zero_experts] expected tensors that require no gradient (or gradients disabled): it "
+      "has no derivative, got one of sizes [1, 37] that requires it");
 }
 
 }  // namespace

@@ -248,7 +248,8 @@ struct Avx512Dot {
   static void all_columns(Rows x, const DotProduct& product) {
     constexpr int N = rows_of_w(T);
     constexpr int64_t kPage = 4096 / sizeof(Element);
-    int64_t n = blocks<T, N>(x, product, std::max<int64_t>(1, kPage / product.w_stride), 0);
+    int64_t n =
+        blocks<T, N>(x, product, std::max<int64_t>(1, kPage / std::max<int64_t>(1, product.w_stride)), 0);
     n = blocks<T, N>(x, product, 1, n);
     if constexpr (N > 4) n = blocks<T, 4>(x, product, 1, n);
     blocks<T, 1>(x, product, 1, n);

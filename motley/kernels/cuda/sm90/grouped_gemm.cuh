@@ -12,10 +12,9 @@
 //   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
 //   direct(), store_direct   of outer products: those that multiply add into memory themselves (not bf16, or
 //                            onto what is there), because the finished tile is rounded to bf16
-//   Epilogue                 (shared, warp, lane); start_tile(); prepare(p, work, begin, half, warp, lane)
-//   for
-//                            the tile after this one, then run(p, work, begin, half, finished, warp, lane) on
-//                            64 rows from `begin`
+//   Epilogue                 (shared, warp, lane); start_tile(); for the tile after this one
+//                            prepare(p, work, begin, half, warp, lane); then on 64 rows from `begin`
+//                            run(p, work, begin, half, finished, warp, lane)
 #pragma once
 
 #include <algorithm>
