@@ -38,5 +38,8 @@ const Environment& environment();
 // cuBLAS gives the same bits each time only with a workspace of fixed size, which it reads from
 // CUBLAS_WORKSPACE_CONFIG before its first product. Sets that variable unless it is set.
 void fix_cublas_workspace();
+// libtorch asks for huge pages for tensors of 2 MiB and more where THP_MEM_ALLOC_ENABLE is 1. Sets that
+// variable unless it is set.
+void ask_for_huge_pages();
 
 }  // namespace motley

@@ -1,7 +1,5 @@
 #include "motley/base/memory.h"
 
-#include <stdlib.h>
-
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -10,6 +8,7 @@
 #include <fstream>
 #include <limits>
 
+#include "motley/base/env.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
 #include "motley/base/processors.h"
@@ -48,7 +47,7 @@ void set_up_memory() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
-  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);  // c10's own switch
+  ask_for_huge_pages();
 }
 
 }  // namespace motley

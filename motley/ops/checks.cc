@@ -33,6 +33,14 @@ at::Tensor dense(const at::Tensor& tensor) {
   return tensor.contiguous();
 }
 
+std::optional<at::Tensor> dense_or_none(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() && tensor->defined() ? std::optional(dense(*tensor)) : std::nullopt;
+}
+
+c10::DispatchKeySet backend(c10::DispatchKeySet keys) {
+  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::BackendSelect);
+}
+
 ArgumentChecks::ArgumentChecks(const char* op, const char* name, const at::Tensor& first)
     : op_(op), name_(name), dtype_(first.scalar_type()), device_(first.device()) {
   const bool half_too = !first.is_cpu();

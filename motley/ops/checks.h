@@ -3,13 +3,19 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/DispatchKeySet.h>
 
 #include <initializer_list>
+#include <optional>
 
 namespace motley::ops {
 
 // The same values, contiguous and 16-byte aligned; a copy only where they are not.
 at::Tensor dense(const at::Tensor& tensor);
+std::optional<at::Tensor> dense_or_none(const std::optional<at::Tensor>& tensor);  // none for undefined, too
+
+// What comes behind the checks, which are registered under BackendSelect.
+c10::DispatchKeySet backend(c10::DispatchKeySet keys);
 
 class ArgumentChecks {
  public:

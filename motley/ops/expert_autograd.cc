@@ -18,9 +18,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-OptionalTensor none_if_undefined(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() ? tensor : std::nullopt;
-}
 at::Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
 
 // inverse[index[i]] = i, -1 elsewhere; negative indices point nowhere.
@@ -209,8 +206,8 @@ at::Tensor expert_matmul(const at::Tensor& x, const at::Tensor& weight, const Op
                          const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                          const OptionalTensor& place_of_expert, int64_t top_k, bool by_token,
                          bool transpose_weight) {
-  return ExpertMatmulNode::apply(x, weight, none_if_undefined(bias), row_assignment, expert_offset,
-                                 none_if_undefined(place_of_expert), top_k, by_token, transpose_weight);
+  return ExpertMatmulNode::apply(x, weight, optional(bias), row_assignment, expert_offset,
+                                 optional(place_of_expert), top_k, by_token, transpose_weight);
 }
 
 at::Tensor expert_sum(const at::Tensor& y, const at::Tensor& expert_offset) {
@@ -224,7 +221,7 @@ at::Tensor expert_outer(const at::Tensor& dy, const at::Tensor& x, const at::Ten
 
 at::Tensor token_sum(const at::Tensor& rows, const OptionalTensor& gate_weights, const at::Tensor& token_rows,
                      at::ScalarType out_dtype) {
-  return TokenSumNode::apply(rows, none_if_undefined(gate_weights), token_rows, out_dtype);
+  return TokenSumNode::apply(rows, optional(gate_weights), token_rows, out_dtype);
 }
 
 }  // namespace

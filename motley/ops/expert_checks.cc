@@ -10,14 +10,6 @@
 namespace motley::ops {
 namespace {
 
-c10::DispatchKeySet backend(c10::DispatchKeySet keys) {
-  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::BackendSelect);
-}
-
-OptionalTensor optional_dense(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() ? OptionalTensor(dense(*tensor)) : std::nullopt;
-}
-
 // The integers of a plan, contiguous and checked.
 struct Plan {
   at::Tensor row_assignment, expert_offset;
@@ -43,7 +35,7 @@ struct Plan {
 
 OptionalTensor checked_places(const ArgumentChecks& check, const OptionalTensor& place_of_expert,
                               int64_t num_experts, int64_t num_places) {
-  auto places = optional_dense(place_of_expert);
+  auto places = dense_or_none(place_of_expert);
   if (places.has_value()) {
     check.typed("place_of_expert", *places, at::kInt, {num_experts}, "[E]");
     check.integers("place_of_expert", *places, -1, num_places);
@@ -56,7 +48,7 @@ OptionalTensor checked_places(const ArgumentChecks& check, const OptionalTensor&
 
 OptionalTensor checked_bias(const ArgumentChecks& check, const char* name, const OptionalTensor& bias,
                             int64_t num_places, int64_t width, const char* shape) {
-  auto values = optional_dense(bias);
+  auto values = dense_or_none(bias);
   if (values.has_value()) {
     check.values(name, *values, {num_places, width}, shape);
   }
@@ -141,7 +133,7 @@ void expert_rows(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor
                 activation);
   check.values("rows", rows, {plan.max_rows, x.size(1)}, "[max_rows, D]");
   check.written("rows", rows);
-  const auto kept = hidden.has_value() && hidden->defined() ? hidden : std::nullopt;
+  const auto kept = optional(hidden);
   if (kept.has_value()) {
     check.values("hidden", *kept, {plan.max_rows, gate_up.size(1)}, "[max_rows, G]");
     check.written("hidden", *kept);
@@ -189,7 +181,7 @@ at::Tensor expert_ffn_forward(c10::DispatchKeySet keys, const at::Tensor& x, con
   auto first_bias = gate_up_bias, second_bias = down_bias, places = place_of_expert;
   check_weights(check, gate_up, down, first_bias, second_bias, places, num_experts, x.size(1), activation);
   check.output_dtype(out_dtype);
-  const auto kept = hidden.has_value() && hidden->defined() ? hidden : std::nullopt;
+  const auto kept = optional(hidden);
   if (kept.has_value()) {
     check.values("hidden", *kept, {max_rows, gate_up.size(1)}, "[max_rows, G]");
     check.written("hidden", *kept);
@@ -207,7 +199,7 @@ at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const Opt
   const auto integers = dense(token_rows);
   check.typed("token_rows", integers, at::kInt, {-1, -1}, "[T, K]");
   check.integers("token_rows", integers, -1, rows.size(0));
-  const auto weights = optional_dense(gate_weights);
+  const auto weights = dense_or_none(gate_weights);
   if (weights.has_value()) {
     check.typed("gate_weights", *weights, at::kFloat, integers.sizes(), "[T, K]");
   }

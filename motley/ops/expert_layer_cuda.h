@@ -29,7 +29,7 @@ struct CudaExperts {
   int64_t expert_width() const { return down.size(2); }
 
   bool fast() const;
-  // For fast() experts; token_rows may be null where the call does not add up.
+  // What the fast kernels take; token_rows may be null where the call does not add up.
   cuda::ExpertLayer layer(const cuda::TileSchedule& schedule, const int* token_rows) const;
 };
 

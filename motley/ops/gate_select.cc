@@ -57,10 +57,6 @@ class GateSelectNode : public torch::autograd::Function<GateSelectNode> {
   }
 };
 
-OptionalTensor dense_or_none(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() ? OptionalTensor(dense(*tensor)) : std::nullopt;
-}
-
 }  // namespace
 
 bool gate_select_takes(const at::Tensor& logits, int64_t top_k) {

@@ -16,6 +16,10 @@ using OptionalTensor = std::optional<at::Tensor>;  // none is never passed as an
 inline OptionalTensor optional(const at::Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
+// Callers from Python and the dispatcher may pass an undefined tensor for none.
+inline OptionalTensor optional(const OptionalTensor& tensor) {
+  return tensor.has_value() ? optional(*tensor) : std::nullopt;
+}
 
 // What a backend's kernel gets: activations (x, y, dy, rows, hidden, dhidden, activated) and integers
 // are contiguous and at least 16-byte aligned, all of one dtype (x's); gate_weights contiguous fp32;

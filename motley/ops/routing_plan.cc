@@ -25,8 +25,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> check_routing_plan(c10::DispatchK
               "[routing_plan] expected fewer than 2^31 assignments, got ", slots.size(0), " tokens of ",
               slots.size(1), " choices");
   TORCH_CHECK(num_experts >= 0, "[routing_plan] expected num_experts of at least 0, got ", num_experts);
-  const c10::DispatchKeySet backends(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::BackendSelect);
-  return routing_plan_operator().redispatch(keys & backends, dense(slots), num_experts);
+  return routing_plan_operator().redispatch(backend(keys), dense(slots), num_experts);
 }
 
 }  // namespace

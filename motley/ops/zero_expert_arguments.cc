@@ -5,11 +5,9 @@
 namespace motley::ops {
 namespace {
 
-bool there(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
-
 OptionalTensor parameter(const ArgumentChecks& check, const char* name, const OptionalTensor& given,
                          int64_t num_constant, at::IntArrayRef sizes, const char* shape) {
-  if (!there(given)) {
+  if (!optional(given)) {
     TORCH_CHECK(num_constant == 0, "[", check.op(), "] expected ", name, " ", shape, " for ", num_constant,
                 " constant experts, got none");
     return std::nullopt;

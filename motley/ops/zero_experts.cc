@@ -34,10 +34,6 @@ at::Tensor token_sum_with_zero_experts(const at::Tensor& rows, const RoutingPlan
 
 namespace {
 
-c10::DispatchKeySet backend(c10::DispatchKeySet keys) {
-  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, c10::DispatchKey::BackendSelect);
-}
-
 at::Tensor check_forward(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& slots,
                          const at::Tensor& weights, int64_t num_experts, at::IntArrayRef kinds,
                          const OptionalTensor& constant, const OptionalTensor& constant_gate) {

@@ -11,10 +11,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-OptionalTensor none_if_undefined(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() ? tensor : std::nullopt;
-}
-
 class ZeroExpertsNode : public torch::autograd::Function<ZeroExpertsNode> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& slots,
@@ -51,8 +47,8 @@ class ZeroExpertsNode : public torch::autograd::Function<ZeroExpertsNode> {
 at::Tensor zero_experts(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
                         int64_t num_experts, at::IntArrayRef kinds, const OptionalTensor& constant,
                         const OptionalTensor& constant_gate) {
-  return ZeroExpertsNode::apply(x, slots, weights, num_experts, kinds, none_if_undefined(constant),
-                                none_if_undefined(constant_gate));
+  return ZeroExpertsNode::apply(x, slots, weights, num_experts, kinds, optional(constant),
+                                optional(constant_gate));
 }
 
 }  // namespace

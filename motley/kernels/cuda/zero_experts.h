@@ -29,7 +29,7 @@ struct ZeroExpertLayer {
 };
 
 // What a token's choices add up to, rounded once: first its experts' rows, in the order of its choices, then
-// x, then the vectors of constant experts.
+// x, then the vectors of constant experts. (The kernel for a few tokens, sm90/decode.cu, adds x last.)
 struct ZeroExpertSum {
   const void* rows = nullptr;       // [max_rows, D] of x's type, or null: the zero-computation experts alone
   const int* token_rows = nullptr;  // [T, K]; -1: without a row

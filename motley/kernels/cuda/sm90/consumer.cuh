@@ -70,6 +70,12 @@ __device__ void add_bias(const typename Op::Params& p, const Work& work, Accumul
   }
 }
 
+// Zeros in a 64 x 64 piece from line `first` on; `thread` of `threads`.
+__device__ inline void zero_lines(Element* piece, int first, int thread, int threads) {
+  for (int i = first * 8 + thread; i < 64 * 8; i += threads)  // 8 chunks of a 128-byte line
+    reinterpret_cast<uint4*>(piece)[i] = uint4{};
+}
+
 // The last k block of an outer product reaches into rows of the next expert, or into rows that nothing
 // wrote: both operands get zeros there, so that no NaN spreads; a gathered A has them already.
 // `threads` are those of the warp groups that multiply.

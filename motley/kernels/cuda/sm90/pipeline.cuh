@@ -19,12 +19,6 @@ constexpr int kStageA = kBlockRows * kTileK;  // elements of one warp group's A 
 constexpr int kStageB = kTileN * kTileK;
 constexpr int kBoxB = 64 * 64;  // a 64 x 64 piece of an MN-major B
 
-// Zeros in a 64 x 64 piece from line `first` on; `thread` of `threads`.
-__device__ inline void zero_lines(Element* piece, int first, int thread, int threads) {
-  for (int i = first * 8 + thread; i < 64 * 8; i += threads)  // 8 chunks of a 128-byte line
-    reinterpret_cast<uint4*>(piece)[i] = uint4{};
-}
-
 struct Nothing {};
 
 // How 227 KiB are dealt out. stages_a: of a gathered A.
