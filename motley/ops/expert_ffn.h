@@ -64,8 +64,7 @@ at::Tensor expert_ffn_with_zero_experts(const at::Tensor& x, const at::Tensor& s
                                         std::optional<at::ScalarType> out_dtype = {});
 
 // The same from the choices alone, on a GPU in inference: a few tokens then take a single launch, as in
-// expert_ffn. Such launches must not overlap on a device: use one stream
-// (motley/kernels/cuda/expert_layer.h).
+// expert_ffn.
 at::Tensor expert_ffn_from_slots(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& gate_weights,
                                  int64_t num_experts, const ExpertWeights& weights,
                                  const ZeroExperts& zero_experts,

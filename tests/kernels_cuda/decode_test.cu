@@ -1,5 +1,6 @@
 // The path for a few tokens against the path for many, over the same inputs.
 #include <cmath>
+#include <memory>
 #include <string>
 
 #include "motley/kernels/cuda/expert_layer.h"
@@ -19,6 +20,53 @@ struct Case {
 };
 
 std::mt19937 generator(5);
+
+// Launches of three streams at once, two of them of graphs, beside work that takes multiprocessors away.
+void check_overlap(Report& report, const ExpertLayer& layer, ExpertLayerForward forward,
+                   const std::vector<float>& wanted) {
+  constexpr int kStreams = 3, kRounds = 12;
+  const size_t workspace_bytes = expert_layer_forward_workspace_bytes(layer.shape);
+  std::vector<std::unique_ptr<DeviceArray<char>>> workspaces;
+  std::vector<std::unique_ptr<DeviceArray<float>>> results;
+  DeviceArray<char> other(64 << 20);
+  cudaStream_t streams[kStreams], busy;
+  cudaGraph_t graphs[kStreams];
+  cudaGraphExec_t executables[kStreams];
+  MOTLEY_CUDA_CHECK(cudaStreamCreateWithFlags(&busy, cudaStreamNonBlocking));
+  for (int i = 0; i < kStreams; ++i) {
+    workspaces.push_back(std::make_unique<DeviceArray<char>>(workspace_bytes));
+    results.push_back(std::make_unique<DeviceArray<float>>(wanted.size()));
+    MOTLEY_CUDA_CHECK(cudaStreamCreateWithFlags(&streams[i], cudaStreamNonBlocking));
+  }
+  MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+  forward.y_fp32 = true;
+  const auto launch = [&](int i, cudaStream_t stream) {
+    forward.y = results[i]->get();
+    expert_layer_forward(layer, forward, workspaces[i]->get(), stream);
+  };
+  for (int i = 1; i < kStreams; ++i) {  // captured in one stream, launched in others
+    MOTLEY_CUDA_CHECK(cudaStreamBeginCapture(busy, cudaStreamCaptureModeThreadLocal));
+    launch(i, busy);
+    launch(i, busy);
+    MOTLEY_CUDA_CHECK(cudaStreamEndCapture(busy, &graphs[i]));
+    MOTLEY_CUDA_CHECK(cudaGraphInstantiate(&executables[i], graphs[i], 0));
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    MOTLEY_CUDA_CHECK(cudaMemsetAsync(other.get(), round, other.bytes(), busy));
+    launch(0, streams[0]);
+    for (int i = 1; i < kStreams; ++i) MOTLEY_CUDA_CHECK(cudaGraphLaunch(executables[i], streams[i]));
+  }
+  MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+  for (int i = 0; i < kStreams; ++i)
+    report.check(std::memcmp(results[i]->host().data(), wanted.data(), wanted.size() * sizeof(float)) == 0,
+                 "the same bits from overlapping launches");
+  for (int i = 1; i < kStreams; ++i) {
+    MOTLEY_CUDA_CHECK(cudaGraphExecDestroy(executables[i]));
+    MOTLEY_CUDA_CHECK(cudaGraphDestroy(graphs[i]));
+  }
+  for (cudaStream_t stream : streams) MOTLEY_CUDA_CHECK(cudaStreamDestroy(stream));
+  MOTLEY_CUDA_CHECK(cudaStreamDestroy(busy));
+}
 
 void check(Report& report, const Case& c) {
   const int T = c.tokens, D = c.width, F = c.expert_width, E = c.experts, K = c.top_k, N = T * K;
@@ -112,6 +160,7 @@ void check(Report& report, const Case& c) {
                  "the same bits from slots and from a plan");
     before = got;
   }
+  check_overlap(report, layer, forward, before);
 }
 
 }  // namespace
@@ -119,16 +168,16 @@ void check(Report& report, const Case& c) {
 void test_decode(Report& report, int most_cases) {
   using A = ActivationKind;
   const Case cases[] = {
-      {1, 64, 32, 1, 1},
       {1, 256, 136, 8, 4},
-      {3, 72, 40, 5, 3},
       {2, 8, 8, 3, 2, A::kSwiGlu, false, false, 0, true},
+      {33, 136, 328, 4, 1, A::kRelu},
+      {64, 64, 64, 16, 8, A::kSwiGlu, false, false, 2},
+      {1, 64, 32, 1, 1},
+      {3, 72, 40, 5, 3},
       {5, 136, 200, 9, 4, A::kGeGlu, true, true},
       {7, 128, 264, 300, 6, A::kClampedSwiGlu, false, true},
       {16, 200, 72, 8, 2, A::kGelu, true, true},
-      {33, 136, 328, 4, 1, A::kRelu},
       {64, 128, 96, 6, 3, A::kSilu, true},
-      {64, 64, 64, 16, 8, A::kSwiGlu, false, false, 2},
       {16, 1024, 384, 32, 8},
       {64, 1024, 512, 16, 8},
       {64, 1032, 520, 8, 2, A::kSwiGlu, true, true},

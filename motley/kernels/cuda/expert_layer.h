@@ -52,8 +52,8 @@ void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* h
 //
 // A few tokens (few_tokens) take one launch that reads every weight once and keeps no hidden. Given slots
 // [T * K], it makes its plan from them and reads neither the layer's plan (but place_of_expert) nor its
-// token_rows. One stream of a device at a time: launches must not overlap, because their
-// blocks wait for each other at barriers that all launches share.
+// token_rows. Launches of several streams may overlap, and graphs of one or several captures; two
+// executables of one captured graph may not: the kernel's counters belong to a stream or a capture.
 struct ExpertLayerForward {
   const void* x;  // [T, D]
   long x_stride;

@@ -6,7 +6,7 @@
 
 namespace motley::cuda::sm90 {
 
-constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 2, kDecodeThreads = 32 * kDecodeWarps;
+constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 3, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
 constexpr int kMaxEntries = kDecodeAssignments;
 
