@@ -52,8 +52,9 @@ void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* h
 //
 // A few tokens (few_tokens) take one launch that reads every weight once and keeps no hidden. Given slots
 // [T * K], it makes its plan from them and reads neither the layer's plan (but place_of_expert) nor its
-// token_rows. Launches of several streams may overlap, and graphs of one or several captures; two
-// executables of one captured graph may not: the kernel's counters belong to a stream or a capture.
+// token_rows. Launches of several streams may overlap, and graphs of several captures; launches of one graph,
+// its clones among them, may not: the counters through which blocks work together belong to a stream or to a
+// capture. std::runtime_error where 4096 of these are in use.
 struct ExpertLayerForward {
   const void* x;  // [T, D]
   long x_stride;

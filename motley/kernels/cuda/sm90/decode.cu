@@ -4,12 +4,16 @@
 //
 // A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring 8 sub-tiles
 // of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. The fewer rows of
-// the plan an expert has, the smaller R (finer tasks balance better), since the rows that come along cost
-// a stage 8 KiB at most either way. Sums along K are added over the warps in their order, and those of a
+// the plan the fullest expert has, the smaller R (finer tasks balance better), since the rows that come along
+// cost a stage 8 KiB at most either way. Sums along K are added over the warps in their order, and those of a
 // token over its experts in the order of its choices, so that nothing depends on which block does what.
+#include <compare>
 #include <map>
+#include <memory>
 #include <mutex>
-#include <tuple>
+#include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "motley/kernels/cuda/cuda_check.h"
@@ -18,6 +22,8 @@
 
 namespace motley::cuda::sm90 {
 namespace {
+
+using namespace decode;
 
 template <int kTokenTiles>
 __device__ void run(const Params& p, Shared& shared, unsigned (&asked)[kAsked], int warp, int lane) {
@@ -51,8 +57,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     }
     cutlass::arch::fence_barrier_init();
   }
-  if (warp == kWarps && lane < 8)
-    cute::prefetch_tma_descriptor(lane < 4 ? &p.up.whole[lane] : &p.down.whole[lane - 4]);
+  if (warp == kWarps && lane < 8) {
+    const WeightMaps& maps = lane < 4 ? p.up : p.down;
+    const int depth = lane < 4 ? p.model_width : p.expert_width;
+    cute::prefetch_tma_descriptor(depth % 64 == 0 ? &maps.whole[lane % 4] : &maps.pieces);
+  }
   cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();  // nothing before reads or writes what others do
   unsigned asked[kAsked] = {};      // are answered while the plan is made
@@ -69,48 +78,101 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     run<8>(p, shared, asked, warp, lane);
 }
 
-// Launches that may run at the same time need counters of their own: those of different streams, and of
-// different captures, whose graphs may be launched in any stream. A set goes to another stream or capture
-// once all others have been given out.
 constexpr int kCounterSets = 4096;
 __device__ DecodeCounters counter_sets[kCounterSets];
 
-DecodeCounters* counters_of(int device, cudaStream_t stream) {
-  using Key = std::tuple<int, unsigned long long, unsigned long long>;
-  static std::mutex mutex;
-  static std::map<Key, int> set_of;
-  static std::vector<std::map<Key, int>::iterator> owners;
-  static int next = 0;
+// Launches that may run at the same time need counters of their own: those of different streams, and of
+// different captures, whose graphs may be launched in any stream. A set is given back with the last of its
+// graphs. The counters are memory of the device that outlives every launch, hence one object for the process;
+// it is never destroyed, because graphs may be so later.
+class CounterSets {
+ public:
+  static CounterSets& instance() {
+    static CounterSets* sets = new CounterSets;
+    return *sets;
+  }
 
-  cudaStreamCaptureStatus status;
-  unsigned long long capture = 0, id = 0;
-  MOTLEY_CUDA_CHECK(cudaStreamGetCaptureInfo(stream, &status, &capture));
-  if (status == cudaStreamCaptureStatusActive) {
-    id = reinterpret_cast<uintptr_t>(stream);
-  } else {
-    capture = 0;
-    MOTLEY_CUDA_CHECK(cudaStreamGetId(stream, &id));
+  // Hold it until the launch is queued.
+  struct Lease {
+    DecodeCounters* counters;
+    std::unique_lock<std::mutex> lock;
+  };
+  Lease take(int device, cudaStream_t stream) {
+    cudaStreamCaptureStatus status;
+    unsigned long long capture = 0, id = 0;
+    cudaGraph_t graph = nullptr;
+    MOTLEY_CUDA_CHECK(cudaStreamGetCaptureInfo(stream, &status, &capture, &graph));
+    const bool captured = status == cudaStreamCaptureStatusActive;
+    if (captured)
+      id = reinterpret_cast<uintptr_t>(stream);  // the id is not to be had in a capture
+    else
+      MOTLEY_CUDA_CHECK(cudaStreamGetId(stream, &id));
+    const Key key{device, captured ? capture : 0, id};
+    std::unique_lock lock(mutex_);
+    auto set = set_of_.find(key);
+    if (set == set_of_.end()) {
+      if (free_.empty() && !captured) take_back_streams(device);
+      if (free_.empty())
+        throw std::runtime_error("[expert_decode] expected at most " + std::to_string(kCounterSets) +
+                                 " streams and captured graphs at a time");
+      if (captured) give_back_with(graph, key);
+      set = set_of_.emplace(key, free_.back()).first;
+      free_.pop_back();
+    }
+    DecodeCounters* sets = nullptr;
+    MOTLEY_CUDA_CHECK(cudaGetSymbolAddress(reinterpret_cast<void**>(&sets), counter_sets));
+    return {sets + set->second, std::move(lock)};
   }
-  DecodeCounters* sets = nullptr;
-  MOTLEY_CUDA_CHECK(cudaGetSymbolAddress(reinterpret_cast<void**>(&sets), counter_sets));
-  const std::lock_guard lock(mutex);
-  const auto [owner, is_new] = set_of.try_emplace({device, id, capture}, next);
-  if (is_new) {
-    if (static_cast<int>(owners.size()) <= next) owners.resize(next + 1, set_of.end());
-    if (owners[next] != set_of.end()) set_of.erase(owners[next]);
-    owners[next] = owner;
-    next = (next + 1) % kCounterSets;
+
+ private:
+  struct Key {
+    int device;
+    unsigned long long capture, stream;  // capture: 0 for launches without one
+    auto operator<=>(const Key&) const = default;
+  };
+
+  CounterSets() : free_(kCounterSets) { std::iota(free_.begin(), free_.end(), 0); }
+
+  void give_back(const Key& key) {
+    const std::lock_guard lock(mutex_);
+    const auto set = set_of_.find(key);
+    if (set == set_of_.end()) return;
+    free_.push_back(set->second);
+    set_of_.erase(set);
   }
-  return sets + owner->second;
-}
+  static void give_back_with(cudaGraph_t graph, const Key& key) {
+    const auto destroyed = [](void* owned) {
+      const std::unique_ptr<Key> key(static_cast<Key*>(owned));
+      instance().give_back(*key);
+    };
+    auto owned = std::make_unique<Key>(key);
+    cudaUserObject_t object;
+    MOTLEY_CUDA_CHECK(
+        cudaUserObjectCreate(&object, owned.get(), destroyed, 1, cudaUserObjectNoDestructorSync));
+    owned.release();
+    MOTLEY_CUDA_CHECK(cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove));
+  }
+  // Nobody says when a stream ends, but what is queued does, and nothing is queued meanwhile.
+  void take_back_streams(int device) {
+    MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+    std::erase_if(set_of_, [&](const auto& set) {
+      const bool ended = set.first.device == device && set.first.capture == 0;
+      if (ended) free_.push_back(set.second);
+      return ended;
+    });
+  }
+
+  std::mutex mutex_;
+  std::map<Key, int> set_of_;
+  std::vector<int> free_;
+};
 
 WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, int rows, int depth) {
-  WeightMaps maps;
-  for (int i = 0, groups = 1; i < 4; ++i, groups *= 2)
-    if (depth >= 64)
-      maps.whole[i] = make_tensor_map(weights.data, {64, rows, halves, depth / 64, num_places},
-                                      {depth, long(rows) * depth, 64, weights.stride},
-                                      {64, 16 * groups / halves, halves, kWarps / groups, 1});
+  WeightMaps maps{};
+  for (int i = 0, groups = 1; depth % 64 == 0 && i < 4; ++i, groups *= 2)
+    maps.whole[i] = make_tensor_map(weights.data, {64, rows, halves, depth / 64, num_places},
+                                    {depth, long(rows) * depth, 64, weights.stride},
+                                    {64, 16 * groups / halves, halves, kWarps / groups, 1});
   maps.pieces = make_tensor_map(weights.data, {depth, rows, halves, 1, num_places},
                                 {depth, long(rows) * depth, 64, weights.stride}, {64, 8, 1, 1, 1});
   return maps;
@@ -153,7 +215,8 @@ void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t 
 
   int device = 0, num_sms = 0;
   MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
-  p.counters = counters_of(device, stream);
+  const CounterSets::Lease lease = CounterSets::instance().take(device, stream);
+  p.counters = lease.counters;
   MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
   MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(decode_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          static_cast<int>(sizeof(Shared))));

@@ -1,7 +1,7 @@
 // How the blocks of one launch of the decode kernel work together.
 #pragma once
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 // Zeros between launches: the last block to be done with them clears them.
 struct alignas(128) DecodeCounters {
@@ -10,8 +10,7 @@ struct alignas(128) DecodeCounters {
   unsigned next_task, next_mix, down_done, mixes_done, blocks_done;
 };
 
-// The number of the next task. The compiler makes one of the atomicAdds of a warp, which waits for the answer
-// at once.
+// The number of the next task. Not atomicAdd, which the compiler combines over a warp and waits for at once.
 __device__ inline unsigned ask(DecodeCounters& counters) {
   return atomicInc(&counters.next_task, 0x7fffffffu);
 }
@@ -27,4 +26,4 @@ __device__ inline void wait_until(const unsigned& counter, unsigned count) {
 }
 __device__ inline void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode

@@ -5,7 +5,7 @@
 
 #include "motley/kernels/cuda/sm90/decode_tasks.cuh"
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 // The weights of one task.
 template <class S>
@@ -21,11 +21,13 @@ __device__ void load_task(const Params& p, Shared& shared, const Task& task, Sta
     const int column = k * S::kDepth + along * 64;
     uint64_t* full = &shared.weights_full[stage.index];
     Barrier::wait(&shared.weights_empty[stage.index], stage.phase ^ 1);
+    __syncwarp();
     if (whole) {
-      if (lane != 0) continue;
-      Barrier::arrive_and_expect_tx(full, kWeightBytes);
-      cute::SM90_TMA_LOAD_5D::copy(&maps.whole[kWhole], full, kOnce, shared.weights[stage.index], 0, row, 0,
-                                   k * S::kDepthGroups, task.entry.place);
+      if (lane == 0) {
+        Barrier::arrive_and_expect_tx(full, kWeightBytes);
+        cute::SM90_TMA_LOAD_5D::copy(&maps.whole[kWhole], full, kOnce, shared.weights[stage.index], 0, row, 0,
+                                     k * S::kDepthGroups, task.entry.place);
+      }
     } else {
       const bool mine = lane < 2 * kWarps && column < task.depth;
       const int boxes = __popc(__ballot_sync(0xffffffffu, mine));
@@ -56,8 +58,9 @@ __device__ void load_weights(const Params& p, Shared& shared, unsigned (&asked)[
 #pragma unroll
     for (int i = 0; i < kAsked; ++i, slot.advance()) {
       const int id = __shfl_sync(0xffffffffu, asked[i], 0);
-      if (id >= tasks.size()) {  // the counters are no longer this block's: all answers must have come
-        int last = kNoMoreTasks;
+      if (id >= tasks.size()) {
+        // Once this block counts as done, others may clear the counters: all answers must have come before.
+        int last = kNoMoreTasks;  // the least of all, but the compiler cannot know
         for (const unsigned other : asked) last = min(last, static_cast<int>(other));
         hand_out(last);
         return;
@@ -78,10 +81,7 @@ __device__ void load_rows(const Params& p, Shared& shared, int lane) {
   for (int id; (id = take_task(shared, slot, lane)) != kNoMoreTasks; slot.advance()) {
     if (!tasks.is_product(id)) continue;
     const Task task = tasks.product(id);
-    if (task.down && task.entry_index >= ready) {
-      ready = tasks.wait_for_first_product(task.entry_index, lane);
-      asm volatile("fence.proxy.async;" ::: "memory");
-    }
+    if (task.down && task.entry_index >= ready) ready = tasks.wait_for_first_product(task.entry_index, lane);
     for (int column = 0; column < task.depth; column += S::kRowDepth, stage.advance()) {
       const int bytes = 2 * min(S::kRowDepth, task.depth - column);
       Barrier::wait(&shared.rows_empty[stage.index], stage.phase ^ 1);
@@ -103,4 +103,4 @@ __device__ void load_rows(const Params& p, Shared& shared, int lane) {
   }
 }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode

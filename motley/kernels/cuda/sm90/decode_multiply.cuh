@@ -3,7 +3,7 @@
 
 #include "motley/kernels/cuda/sm90/decode_tasks.cuh"
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 // The first row of weights of half `half` of row group `group`: gate and up rows of the same columns, or
 // the first and the last R / 2 rows of the tile.
@@ -178,14 +178,14 @@ __device__ void announce(const Params& p, Shared& shared, int lane) {
   for (unsigned base = 0;;) {
     const unsigned at = base + lane, slot = at % kTaskSlots, phase = at / kTaskSlots % 2;
     int id = kUnfinished;
-    if (lane < kTaskSlots && Barrier::test_wait(&shared.task_full[slot], phase, 1) &&
-        Barrier::test_wait(&shared.task_done[slot], phase, 1))
-      id = shared.tasks[slot];
+    if (lane < kTaskSlots && Barrier::test_wait(&shared.task_done[slot], phase, 1)) id = shared.tasks[slot];
     const int count = __ffs(~__ballot_sync(0xffffffffu, id >= 0)) - 1;
     if (count == 0) {
       if (__shfl_sync(0xffffffffu, id, 0) == kNoMoreTasks) break;
       continue;
     }
+    // Other blocks read rows of the first product by bulk copies.
+    asm volatile("fence.proxy.async.global;" ::: "memory");
     fence_gpu();
     if (lane < count) {
       tasks.count_done(id);
@@ -201,4 +201,4 @@ __device__ void announce(const Params& p, Shared& shared, int lane) {
   }
 }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode

@@ -4,7 +4,7 @@
 
 #include "motley/kernels/cuda/sm90/decode.h"
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 3, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
@@ -12,7 +12,8 @@ constexpr int kMaxEntries = kDecodeAssignments;
 
 // Rows [begin, begin + count) of the plan, count <= kGroupRows, of the expert at `place`.
 struct Entry {
-  short place, begin, count, unused;
+  int place;
+  short begin, count;
 };
 
 struct DecodePlan {
@@ -61,7 +62,7 @@ __device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePla
     const int theirs = __shfl_sync(kAll, key, other);
     if (here && theirs / 2 < slot) ++row, entry += theirs % 2;
   }
-  if (first) plan.entries[entry] = {short(place), short(row), short(__popc(peers)), 0};
+  if (first) plan.entries[entry] = {place, short(row), short(__popc(peers))};
   if (here) plan.token_of[row] = lane / from.top_k;
   if (known) plan.row_of[lane] = row;
   const int most = __reduce_max_sync(kAll, here ? __popc(peers) : 0);
@@ -122,8 +123,7 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
     plan.begin[e] = places[i] >= 0 ? row : -1;
     if (places[i] >= 0)
       for (int done = 0; done < rows[i]; done += kGroupRows)
-        plan.entries[entry++] = {short(places[i]), short(row + done), short(min(kGroupRows, rows[i] - done)),
-                                 0};
+        plan.entries[entry++] = {places[i], short(row + done), short(min(kGroupRows, rows[i] - done))};
     row += rows[i];
   }
   if (most) atomicMax(&plan.most_rows, most);
@@ -151,4 +151,4 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
   __syncthreads();
 }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode

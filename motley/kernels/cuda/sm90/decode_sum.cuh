@@ -5,7 +5,7 @@
 #include "motley/kernels/cuda/sm90/decode_counters.cuh"
 #include "motley/kernels/cuda/sm90/decode_plan.cuh"
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 using bf16 = __nv_bfloat16;
 
@@ -112,4 +112,4 @@ __device__ inline void sum_tokens(const DecodeSum& p, const DecodePlan& plan, in
       static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
 }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode

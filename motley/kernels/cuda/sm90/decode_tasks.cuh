@@ -3,12 +3,10 @@
 
 #include <cutlass/arch/barrier.h>
 
-#include <algorithm>
-
 #include "motley/kernels/cuda/sm90/decode_sum.cuh"
 #include "motley/kernels/cuda/sm90/tensor_map.h"
 
-namespace motley::cuda::sm90 {
+namespace motley::cuda::sm90::decode {
 
 using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
@@ -29,8 +27,8 @@ struct alignas(1024) Shared {
 };
 static_assert(sizeof(Shared) <= 227 * 1024);
 
-// Weights of one product [P, 2, R / 2, 64 .. of K] as a stage takes them: whole (by the number of row groups:
-// 1, 2, 4, 8), or where K is not divisible by 64 by pieces of 8 x 64.
+// Weights of one product [P, halves, R / halves, 64 .. of K], gated up in two halves, as a stage takes them:
+// whole (by the number of row groups: 1, 2, 4, 8), or where K is not divisible by 64 by pieces of 8 x 64.
 struct WeightMaps {
   CUtensorMap whole[4], pieces;
 };
@@ -68,8 +66,8 @@ struct Sizes {
 };
 
 // In the order in which blocks take them: the first product expert by expert, the second likewise, so that it
-// seldom waits for the first, and the sums of tokens. A task waits only for tasks before it, which blocks
-// that run have taken: however few blocks run at once, a launch ends.
+// seldom waits for the first, and the sums of tokens. A task waits only for tasks before it and for mixes,
+// which blocks that run have taken: however few blocks run at once, a launch ends.
 template <class S>
 class TaskList {
  public:
@@ -146,4 +144,4 @@ __device__ inline int take_task(Shared& shared, const Stage<kTaskSlots>& slot, i
   return id;
 }
 
-}  // namespace motley::cuda::sm90
+}  // namespace motley::cuda::sm90::decode
