@@ -82,8 +82,16 @@ void measure(const LayerShape& s, const std::string& skew) {
   };
   const auto backward = [&] {
     expert_layer_backward_input(layer,
-                                {dy.data, D, gate_weights.data, hidden.data, dx.data, false,
-                                 dgate_weights.data, dhidden.data, weighted.data},
+                                {dy.data,
+                                 D,
+                                 gate_weights.data,
+                                 hidden.data,
+                                 dx.data,
+                                 false,
+                                 dgate_weights.data,
+                                 dhidden.data,
+                                 weighted.data,
+                                 {ddown.data, layer.down.stride}},
                                 backward_scratch.data, nullptr);
     expert_layer_backward_weight(layer,
                                  {dy.data,
@@ -94,7 +102,7 @@ void measure(const LayerShape& s, const std::string& skew) {
                                   dhidden.data,
                                   weighted.data,
                                   {dgate_up.data, layer.gate_up.stride},
-                                  {ddown.data, layer.down.stride},
+                                  {},
                                   {},
                                   {}},
                                  weight_scratch.data, nullptr);
@@ -112,7 +120,7 @@ void measure(const LayerShape& s, const std::string& skew) {
 
   Buffer<bf16> activated(size_t(R) * F), rows(size_t(R) * D);
   Buffer<float> parts(size_t(R) * num_gate_parts(F));
-  Buffer<char> copy_scratch(copy_to_rows_workspace_bytes(shape));
+  Buffer<int> outer_scratch(outer_scratch_size(shape, 2 * F, D));
   const double sum_bytes = 2. * (double(R) + T) * D;
   const auto up = [&](bf16* kept) {
     expert_up(layer.family, shape, layer.plan,
@@ -124,8 +132,14 @@ void measure(const LayerShape& s, const std::string& skew) {
   };
   const auto outer = [&](const bf16* by_row, int width, const bf16* other, bool by_token, bool first,
                          const Gradient& out) {
-    expert_outer(layer.family, shape, layer.plan, {by_row, width, other, D, by_token, D, first, out},
-                 nullptr);
+    expert_outer(layer.family, shape, layer.plan,
+                 {by_row, width, other, D, by_token, D, first, out, outer_scratch.data}, nullptr);
+  };
+  const auto backward_hidden = [&](const bf16* from, bool by_token) {
+    expert_dhidden(layer.family, shape, layer.plan,
+                   {from, D, by_token, layer.down, layer.activation, hidden.data, gate_weights.data,
+                    dhidden.data, weighted.data, parts.data},
+                   nullptr);
   };
   struct Part {
     const char* name;
@@ -142,16 +156,10 @@ void measure(const LayerShape& s, const std::string& skew) {
          token_sum(shape.type, rows.data, gate_weights.data, token_rows.data, T, K, D, y.data, false,
                    nullptr);
        }},
-      {"dhidden", 1, 0,
-       [&] {
-         expert_dhidden(layer.family, shape, layer.plan,
-                        {dy.data, D, layer.down, layer.activation, hidden.data, gate_weights.data,
-                         dhidden.data, weighted.data, parts.data},
-                        nullptr);
-       }},
       {"dx", 2, 0, [&] { matmul(dhidden.data, 2 * F, layer.gate_up, false); }},
-      {"copy", 0, sum_bytes,
-       [&] { copy_to_rows(shape, layer.plan, x.data, D, rows.data, copy_scratch.data, nullptr); }},
+      {"copy", 0, sum_bytes, [&] { copy_to_rows(shape, token_rows.data, dy.data, D, rows.data, nullptr); }},
+      {"dhidden", 1, 0, [&] { backward_hidden(dy.data, true); }},
+      {"of a copy", 1, 0, [&] { backward_hidden(rows.data, false); }},
       {"ddown", 1, 0,
        [&] {
          outer(weighted.data, F, dy.data, true, true, {ddown.data, layer.down.stride});

@@ -137,8 +137,16 @@ class Comparison {
   }
   void backward() {
     expert_layer_backward_input(layer,
-                                {dy.data, s.D, gate_weights.data, ours.hidden.data, ours.dx.data, false,
-                                 ours.dgate_weights.data, dhidden.data, weighted.data},
+                                {dy.data,
+                                 s.D,
+                                 gate_weights.data,
+                                 ours.hidden.data,
+                                 ours.dx.data,
+                                 false,
+                                 ours.dgate_weights.data,
+                                 dhidden.data,
+                                 weighted.data,
+                                 {ours.ddown.data, layer.down.stride}},
                                 scratch.data, nullptr);
     expert_layer_backward_weight(layer,
                                  {dy.data,
@@ -149,7 +157,7 @@ class Comparison {
                                   dhidden.data,
                                   weighted.data,
                                   {ours.dgate_up.data, layer.gate_up.stride},
-                                  {ours.ddown.data, layer.down.stride},
+                                  {},
                                   {},
                                   {}},
                                  weight_scratch.data, nullptr);

@@ -207,12 +207,22 @@ at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const Opt
   return token_sum_operator().redispatch(backend(keys), dense(rows), weights, integers, out_dtype);
 }
 
+// A gradient that is written, in the type of the weights or fp32; none for an undefined tensor.
+OptionalTensor checked_gradient(const ArgumentChecks& check, const char* name, const OptionalTensor& gradient,
+                                at::IntArrayRef sizes, const char* shape) {
+  if (!gradient.has_value() || !gradient->defined()) return {};
+  check.typed(name, *gradient, gradient->scalar_type() == at::kFloat ? at::kFloat : check.dtype(), sizes,
+              shape);
+  check.written(name, *gradient);
+  return gradient;
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_input(
     c10::DispatchKeySet keys, const at::Tensor& dy, const at::Tensor& hidden, const at::Tensor& gate_weights,
     const at::Tensor& row_assignment, const at::Tensor& expert_offset, const at::Tensor& token_rows,
     const at::Tensor& gate_up, const at::Tensor& down, const OptionalTensor& gate_up_bias,
     const OptionalTensor& down_bias, const OptionalTensor& place_of_expert, int64_t activation, double alpha,
-    double limit) {
+    double limit, const OptionalTensor& down_grad, bool accumulate) {
   const ArgumentChecks check("expert_ffn_backward_input", "hidden", hidden);
   check.not_differentiable({dy, hidden, gate_weights, gate_up, down});
   check.sizes("dy", dy, {-1, -1}, "[T, D]");
@@ -227,7 +237,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_i
   check.values("hidden", hidden, {plan.max_rows, gate_up.size(1)}, "[max_rows, G]");
   return expert_ffn_backward_input_operator().redispatch(
       backend(keys), dense(dy.to(check.dtype())), dense(hidden), dense(gate_weights), plan.row_assignment,
-      plan.expert_offset, integers, gate_up, down, first_bias, second_bias, places, activation, alpha, limit);
+      plan.expert_offset, integers, gate_up, down, first_bias, second_bias, places, activation, alpha, limit,
+      checked_gradient(check, "down_grad", down_grad, down.sizes(), "[P, D, F]"), accumulate);
 }
 
 void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, const at::Tensor& x,
@@ -235,7 +246,7 @@ void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, 
                                 const at::Tensor& gate_weights, const at::Tensor& row_assignment,
                                 const at::Tensor& expert_offset, const OptionalTensor& place_of_expert,
                                 int64_t num_places, int64_t top_k, const at::Tensor& gate_up_grad,
-                                const at::Tensor& down_grad, const OptionalTensor& gate_up_bias_grad,
+                                const OptionalTensor& down_grad, const OptionalTensor& gate_up_bias_grad,
                                 const OptionalTensor& down_bias_grad, bool accumulate) {
   const ArgumentChecks check("expert_ffn_backward_weight", "x", x);
   check.not_differentiable({dy, x, dhidden, activated, gate_weights});
@@ -246,29 +257,18 @@ void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, 
   check.typed("gate_weights", gate_weights, at::kFloat, {x.size(0), top_k}, "[T, K]");
   check.values("dhidden", dhidden, {plan.max_rows, -1}, "[max_rows, G]");
   check.values("activated", activated, {plan.max_rows, -1}, "[max_rows, F]");
-  const auto gradient = [&](const char* name, const at::Tensor& tensor, at::IntArrayRef sizes,
-                            const char* shape) {
-    check.typed(name, tensor, tensor.scalar_type() == at::kFloat ? at::kFloat : check.dtype(), sizes, shape);
-    check.written(name, tensor);
-  };
-  const auto optional_gradient = [&](const char* name, const OptionalTensor& tensor, int64_t size,
-                                     const char* shape) {
-    if (tensor.has_value() && tensor->defined()) {
-      gradient(name, *tensor, {num_places, size}, shape);
-      return tensor;
-    }
-    return OptionalTensor();
-  };
-  gradient("gate_up_grad", gate_up_grad, {num_places, dhidden.size(1), width}, "[P, G, D]");
-  gradient("down_grad", down_grad, {num_places, width, activated.size(1)}, "[P, D, F]");
-  const auto first_bias =
-      optional_gradient("gate_up_bias_grad", gate_up_bias_grad, dhidden.size(1), "[P, G]");
-  const auto second_bias = optional_gradient("down_bias_grad", down_bias_grad, width, "[P, D]");
+  checked_gradient(check, "gate_up_grad", gate_up_grad, {num_places, dhidden.size(1), width}, "[P, G, D]");
+  const auto down =
+      checked_gradient(check, "down_grad", down_grad, {num_places, width, activated.size(1)}, "[P, D, F]");
+  const auto first_bias = checked_gradient(check, "gate_up_bias_grad", gate_up_bias_grad,
+                                           {num_places, dhidden.size(1)}, "[P, G]");
+  const auto second_bias =
+      checked_gradient(check, "down_bias_grad", down_bias_grad, {num_places, width}, "[P, D]");
   expert_ffn_backward_weight_operator().redispatch(
       backend(keys), dense(dy.to(check.dtype())), dense(x), dense(dhidden), dense(activated),
       dense(gate_weights), plan.row_assignment, plan.expert_offset,
       checked_places(check, place_of_expert, plan.num_experts, num_places), num_places, top_k, gate_up_grad,
-      down_grad, first_bias, second_bias, accumulate);
+      down, first_bias, second_bias, accumulate);
 }
 
 }  // namespace

@@ -129,16 +129,50 @@ at::Tensor expert_ffn(const at::Tensor& x, const at::Tensor& gate_weights, const
   return compute_expert_ffn(x, gate_weights, plan, source, dtype, /*keep_hidden=*/false).y;
 }
 
-ExpertFfnInputGradients expert_ffn_backward_input(const at::Tensor& dy, const at::Tensor& hidden,
-                                                  const at::Tensor& gate_weights, const RoutingPlan& plan,
-                                                  const ExpertWeights& weights) {
+namespace {
+
+ExpertFfnInputGradients backward_input(const at::Tensor& dy, const at::Tensor& hidden,
+                                       const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                       const ExpertWeights& weights, const OptionalTensor& down_grad,
+                                       bool accumulate) {
   check_unquantised("expert_ffn_backward_input", weights);
   auto [dx, dgate_weights, dhidden, activated] = expert_ffn_backward_input_operator().call(
       dy, hidden, gate_weights, plan.row_assignment, plan.expert_offset, plan.token_rows, weights.gate_up,
       weights.down, optional(weights.gate_up_bias), optional(weights.down_bias),
       optional(weights.place_of_expert), static_cast<int64_t>(weights.activation.kind),
-      weights.activation.alpha, weights.activation.limit);
+      weights.activation.alpha, weights.activation.limit, down_grad, accumulate);
   return {dx, dgate_weights, dhidden, activated};
+}
+
+void backward_weight(const at::Tensor& dy, const at::Tensor& x, const ExpertFfnInputGradients& input,
+                     const at::Tensor& gate_weights, const RoutingPlan& plan, const ExpertWeights& weights,
+                     const ExpertWeightGradients& out, const OptionalTensor& down_grad, bool accumulate) {
+  expert_ffn_backward_weight_operator().call(
+      dy, x, input.dhidden, input.activated, gate_weights, plan.row_assignment, plan.expert_offset,
+      optional(weights.place_of_expert), weights.num_places(), plan.top_k(), out.gate_up, down_grad,
+      optional(out.gate_up_bias), optional(out.down_bias), accumulate);
+}
+
+// Where the gradients go, and whether they are added.
+std::pair<ExpertWeightGradients, bool> gradients_like(const ExpertWeights& weights,
+                                                      const ExpertWeightGradients& into) {
+  const bool accumulate = into.gate_up.defined() || into.down.defined() || into.gate_up_bias.defined() ||
+                          into.down_bias.defined();
+  return {{
+              .gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate),
+              .down = gradient_like(weights.down, into.down, accumulate),
+              .gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate),
+              .down_bias = gradient_like(weights.down_bias, into.down_bias, accumulate),
+          },
+          accumulate};
+}
+
+}  // namespace
+
+ExpertFfnInputGradients expert_ffn_backward_input(const at::Tensor& dy, const at::Tensor& hidden,
+                                                  const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                                  const ExpertWeights& weights) {
+  return backward_input(dy, hidden, gate_weights, plan, weights, {}, false);
 }
 
 ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at::Tensor& x,
@@ -146,19 +180,20 @@ ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at:
                                                  const at::Tensor& gate_weights, const RoutingPlan& plan,
                                                  const ExpertWeights& weights,
                                                  const ExpertWeightGradients& into) {
-  const bool accumulate = into.gate_up.defined() || into.down.defined() || into.gate_up_bias.defined() ||
-                          into.down_bias.defined();
-  const ExpertWeightGradients out = {
-      .gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate),
-      .down = gradient_like(weights.down, into.down, accumulate),
-      .gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate),
-      .down_bias = gradient_like(weights.down_bias, into.down_bias, accumulate),
-  };
-  expert_ffn_backward_weight_operator().call(
-      dy, x, input.dhidden, input.activated, gate_weights, plan.row_assignment, plan.expert_offset,
-      optional(weights.place_of_expert), weights.num_places(), plan.top_k(), out.gate_up, out.down,
-      optional(out.gate_up_bias), optional(out.down_bias), accumulate);
+  const auto [out, accumulate] = gradients_like(weights, into);
+  backward_weight(dy, x, input, gate_weights, plan, weights, out, out.down, accumulate);
   return out;
+}
+
+ExpertFfnBackward expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& hidden,
+                                      const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                      const ExpertWeights& weights, const ExpertWeightGradients& into) {
+  const auto [out, accumulate] = gradients_like(weights, into);
+  OptionalTensor first, second = out.down;
+  if (dy.is_cuda()) std::swap(first, second);
+  const auto input = backward_input(dy, hidden, gate_weights, plan, weights, first, accumulate);
+  backward_weight(dy, x, input, gate_weights, plan, weights, out, second, accumulate);
+  return {input, out};
 }
 
 namespace {

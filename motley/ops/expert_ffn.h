@@ -87,5 +87,14 @@ ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at:
                                                  const at::Tensor& gate_weights, const RoutingPlan& plan,
                                                  const ExpertWeights& weights,
                                                  const ExpertWeightGradients& into = {});
+// Both at once. On a GPU the gradient of `down` is taken with the input gradients, because they read the
+// same rows of dy.
+struct ExpertFfnBackward {
+  ExpertFfnInputGradients input;
+  ExpertWeightGradients weights;
+};
+ExpertFfnBackward expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& hidden,
+                                      const at::Tensor& gate_weights, const RoutingPlan& plan,
+                                      const ExpertWeights& weights, const ExpertWeightGradients& into = {});
 
 }  // namespace motley::ops

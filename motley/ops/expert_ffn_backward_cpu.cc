@@ -54,12 +54,34 @@ at::Tensor present_rows(const at::Tensor& token_rows, const std::vector<RowRange
   return kept;
 }
 
+// One entry for each place: its expert's rows, or none.
+std::vector<RowRange> rows_of_places(const at::Tensor& expert_offset, const OptionalTensor& place_of_expert,
+                                     int64_t num_places) {
+  const int32_t* offsets = expert_offset.const_data_ptr<int32_t>();
+  std::vector<RowRange> places;
+  for (int64_t place = 0; place < num_places; ++place) places.push_back({-1, place, 0, 0});
+  for (int64_t e = 0; e + 1 < expert_offset.size(0); ++e) {
+    const int64_t place = place_of_expert ? place_of_expert->const_data_ptr<int32_t>()[e] : e;
+    if (place >= 0) places[place] = {e, place, offsets[e], offsets[e + 1] - offsets[e]};
+  }
+  return places;
+}
+
+// Those whose gradients change.
+std::vector<RowRange> changed_places(const std::vector<RowRange>& places, bool accumulate) {
+  std::vector<RowRange> changed;
+  for (const RowRange& range : places) {
+    if (range.count > 0 || !accumulate) changed.push_back(range);
+  }
+  return changed;
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_input_cpu(
     const at::Tensor& dy, const at::Tensor& hidden, const at::Tensor& gate_weights,
     const at::Tensor& row_assignment, const at::Tensor& expert_offset, const at::Tensor& token_rows,
     const at::Tensor& gate_up, const at::Tensor& down, const OptionalTensor& gate_up_bias,
     const OptionalTensor& down_bias, const OptionalTensor& place_of_expert, int64_t activation, double alpha,
-    double limit) {
+    double limit, const OptionalTensor& down_grad, bool accumulate) {
   const auto& cpu = kernels::cpu_kernels();
   const auto type = kernel_type(dy.scalar_type());
   const auto spec = activation_spec(activation, alpha, limit);
@@ -100,20 +122,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_i
   at::Tensor dx = at::empty(dy.sizes(), dy.options());
   token_sum_into(dx_rows, nullptr, place_of_expert ? present_rows(token_rows, ranges, max_rows) : token_rows,
                  dx);
-  return {dx, dgate_weights, dhidden, activated};
-}
-
-// One entry for each place: its expert's rows, or none.
-std::vector<RowRange> rows_of_places(const at::Tensor& expert_offset, const OptionalTensor& place_of_expert,
-                                     int64_t num_places) {
-  const int32_t* offsets = expert_offset.const_data_ptr<int32_t>();
-  std::vector<RowRange> places;
-  for (int64_t place = 0; place < num_places; ++place) places.push_back({-1, place, 0, 0});
-  for (int64_t e = 0; e + 1 < expert_offset.size(0); ++e) {
-    const int64_t place = place_of_expert ? place_of_expert->const_data_ptr<int32_t>()[e] : e;
-    if (place >= 0) places[place] = {e, place, offsets[e], offsets[e + 1] - offsets[e]};
+  if (down_grad) {
+    at::Tensor out = *down_grad;
+    run_outer({{row_source(dy, row_assignment, top_k, true),
+                row_source(activated, row_assignment, top_k, false), model_width, expert_width, &out}},
+              changed_places(rows_of_places(expert_offset, place_of_expert, down.size(0)), accumulate),
+              accumulate);
   }
-  return places;
+  return {dx, dgate_weights, dhidden, activated};
 }
 
 // out[place] (+)= sum of the rows, each times its gate weight if there are any.
@@ -141,23 +157,20 @@ void expert_ffn_backward_weight_cpu(const at::Tensor& dy, const at::Tensor& x, c
                                     const at::Tensor& activated, const at::Tensor& gate_weights,
                                     const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                                     const OptionalTensor& place_of_expert, int64_t num_places, int64_t top_k,
-                                    const at::Tensor& gate_up_grad, const at::Tensor& down_grad,
+                                    const at::Tensor& gate_up_grad, const OptionalTensor& down_grad,
                                     const OptionalTensor& gate_up_bias_grad,
                                     const OptionalTensor& down_bias_grad, bool accumulate) {
   const auto places = rows_of_places(expert_offset, place_of_expert, num_places);
-  std::vector<RowRange> changed;
-  for (const RowRange& range : places) {
-    if (range.count > 0 || !accumulate) changed.push_back(range);
-  }
   const auto dy_rows = row_source(dy, row_assignment, top_k, true);
   const auto dhidden_rows = row_source(dhidden, row_assignment, top_k, false);
-  at::Tensor gate_up_out = gate_up_grad;
-  at::Tensor down_out = down_grad;
-  run_outer(
-      {{dhidden_rows, row_source(x, row_assignment, top_k, true), dhidden.size(1), x.size(1), &gate_up_out},
-       {dy_rows, row_source(activated, row_assignment, top_k, false), dy.size(1), activated.size(1),
-        &down_out}},
-      changed, accumulate);
+  at::Tensor gate_up_out = gate_up_grad, down_out = down_grad.value_or(at::Tensor());
+  std::vector<OuterProduct> products = {
+      {dhidden_rows, row_source(x, row_assignment, top_k, true), dhidden.size(1), x.size(1), &gate_up_out}};
+  if (down_grad) {
+    products.push_back({dy_rows, row_source(activated, row_assignment, top_k, false), dy.size(1),
+                        activated.size(1), &down_out});
+  }
+  run_outer(products, changed_places(places, accumulate), accumulate);
   if (gate_up_bias_grad) {
     bias_gradients(dhidden_rows, dhidden.size(1), nullptr, row_assignment, places, accumulate,
                    *gate_up_bias_grad);

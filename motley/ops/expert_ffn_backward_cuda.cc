@@ -10,13 +10,26 @@ namespace {
 
 using InputGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
+// The kernels write at the places of experts alone.
+void clear_free_places(const OptionalTensor& gradient, const OptionalTensor& place_of_expert,
+                       int64_t num_experts, bool accumulate) {
+  if (gradient && !accumulate && (place_of_expert || gradient->size(0) != num_experts)) gradient->zero_();
+}
+
+cuda::Gradient gradient_of(const OptionalTensor& gradient, bool accumulate) {
+  if (!gradient) return {};
+  return {gradient->mutable_data_ptr(), gradient->stride(0), gradient->scalar_type() == at::kFloat,
+          accumulate};
+}
+
 // Rows of experts that are not here must add nothing.
 at::Tensor rows_to_add(const CudaExperts& experts, at::IntArrayRef sizes, const at::TensorOptions& options) {
   return experts.place_of_expert ? at::zeros(sizes, options) : at::empty(sizes, options);
 }
 
 InputGradients input_fast(const CudaExperts& experts, const at::Tensor& dy, const at::Tensor& hidden,
-                          const at::Tensor& gate_weights, const at::Tensor& token_rows) {
+                          const at::Tensor& gate_weights, const at::Tensor& token_rows,
+                          const cuda::Gradient& down) {
   const at::Tensor dx = at::empty(dy.sizes(), dy.options());
   const at::Tensor dgate_weights = at::empty(gate_weights.sizes(), gate_weights.options());
   const at::Tensor dhidden = at::empty(hidden.sizes(), hidden.options());
@@ -33,13 +46,15 @@ InputGradients input_fast(const CudaExperts& experts, const at::Tensor& dy, cons
       .dgate_weights = dgate_weights.mutable_data_ptr<float>(),
       .dhidden = dhidden.mutable_data_ptr(),
       .weighted = activated.mutable_data_ptr(),
+      .down = down,
   };
   cuda::expert_layer_backward_input(layer, backward, workspace.mutable_data_ptr(), current_stream());
   return {dx, dgate_weights, dhidden, activated};
 }
 
 InputGradients input_plainly(const CudaExperts& experts, const at::Tensor& dy, const at::Tensor& hidden,
-                             const at::Tensor& gate_weights, const at::Tensor& token_rows) {
+                             const at::Tensor& gate_weights, const at::Tensor& token_rows,
+                             const OptionalTensor& down_grad, bool accumulate) {
   const int64_t max_rows = experts.max_rows(), width = experts.expert_width();
   const DeviceSchedule schedule(experts.expert_offset, experts.place_of_expert, max_rows);
   const auto dy_rows = plain_rows(dy, experts.row_assignment, experts.top_k, true);
@@ -74,6 +89,11 @@ InputGradients input_plainly(const CudaExperts& experts, const at::Tensor& dy, c
                         plain_output(rows), current_stream());
   const at::Tensor dx = at::empty(dy.sizes(), dy.options());
   token_sum_into(rows, std::nullopt, token_rows, dx);
+  if (down_grad)
+    cuda::plain::outer(dy_rows, static_cast<int>(experts.model_width()),
+                       plain_rows(activated, experts.row_assignment, experts.top_k, false),
+                       static_cast<int>(width), plain_places(experts.expert_offset, experts.place_of_expert),
+                       plain_output(*down_grad), accumulate, current_stream());
   return {dx, dgate_weights, dhidden, activated};
 }
 
@@ -82,13 +102,15 @@ InputGradients expert_ffn_backward_input_cuda(
     const at::Tensor& row_assignment, const at::Tensor& expert_offset, const at::Tensor& token_rows,
     const at::Tensor& gate_up, const at::Tensor& down, const OptionalTensor& gate_up_bias,
     const OptionalTensor& down_bias, const OptionalTensor& place_of_expert, int64_t activation, double alpha,
-    double limit) {
+    double limit, const OptionalTensor& down_grad, bool accumulate) {
   const c10::cuda::CUDAGuard guard(dy.device());
   const CudaExperts experts{
       row_assignment, expert_offset, dy.size(0), token_rows.size(1), gate_up,
       down,           gate_up_bias,  down_bias,  place_of_expert,    activation_of(activation, alpha, limit)};
-  return experts.fast() ? input_fast(experts, dy, hidden, gate_weights, token_rows)
-                        : input_plainly(experts, dy, hidden, gate_weights, token_rows);
+  clear_free_places(down_grad, place_of_expert, experts.num_experts(), accumulate);
+  return experts.fast()
+             ? input_fast(experts, dy, hidden, gate_weights, token_rows, gradient_of(down_grad, accumulate))
+             : input_plainly(experts, dy, hidden, gate_weights, token_rows, down_grad, accumulate);
 }
 
 // The plan and operands of the weights' gradients.
@@ -96,23 +118,14 @@ struct WeightGradients {
   const at::Tensor &dy, &x, &dhidden, &activated, &gate_weights, &row_assignment, &expert_offset;
   const OptionalTensor& place_of_expert;
   int64_t num_places, top_k;
-  const at::Tensor &gate_up_grad, &down_grad;
-  const OptionalTensor &gate_up_bias_grad, &down_bias_grad;
+  const at::Tensor& gate_up_grad;
+  const OptionalTensor &down_grad, &gate_up_bias_grad, &down_bias_grad;
   bool accumulate;
 
   int64_t num_experts() const { return expert_offset.size(0) - 1; }
   int64_t hidden_width() const { return dhidden.size(1); }
   int64_t expert_width() const { return activated.size(1); }
 };
-
-cuda::Gradient gradient_of(const WeightGradients& of, const at::Tensor& gradient) {
-  return {gradient.mutable_data_ptr(), gradient.stride(0), gradient.scalar_type() == at::kFloat,
-          of.accumulate};
-}
-
-cuda::Gradient gradient_of(const WeightGradients& of, const OptionalTensor& gradient) {
-  return gradient ? gradient_of(of, *gradient) : cuda::Gradient{};
-}
 
 void weights_fast(const WeightGradients& of) {
   // The widths of hidden and activated tell a gated activation from another; which one does not matter here.
@@ -139,10 +152,10 @@ void weights_fast(const WeightGradients& of) {
       .gate_weights = of.gate_weights.const_data_ptr<float>(),
       .dhidden = of.dhidden.const_data_ptr(),
       .weighted = of.activated.const_data_ptr(),
-      .gate_up = gradient_of(of, of.gate_up_grad),
-      .down = gradient_of(of, of.down_grad),
-      .gate_up_bias = gradient_of(of, of.gate_up_bias_grad),
-      .down_bias = gradient_of(of, of.down_bias_grad),
+      .gate_up = gradient_of(of.gate_up_grad, of.accumulate),
+      .down = gradient_of(of.down_grad, of.accumulate),
+      .gate_up_bias = gradient_of(of.gate_up_bias_grad, of.accumulate),
+      .down_bias = gradient_of(of.down_bias_grad, of.accumulate),
   };
   const at::Tensor workspace = scratch(cuda::expert_layer_backward_weight_workspace_bytes(layer), of.x);
   cuda::expert_layer_backward_weight(layer, backward, workspace.mutable_data_ptr(), current_stream());
@@ -155,8 +168,9 @@ void weights_plainly(const WeightGradients& of) {
   };
   const auto width = [](const at::Tensor& tensor) { return static_cast<int>(tensor.size(1)); };
   const auto stream = current_stream();
-  cuda::plain::outer(rows(of.dy, true), width(of.dy), rows(of.activated, false), width(of.activated), places,
-                     plain_output(of.down_grad), of.accumulate, stream);
+  if (of.down_grad)
+    cuda::plain::outer(rows(of.dy, true), width(of.dy), rows(of.activated, false), width(of.activated),
+                       places, plain_output(*of.down_grad), of.accumulate, stream);
   cuda::plain::outer(rows(of.dhidden, false), width(of.dhidden), rows(of.x, true), width(of.x), places,
                      plain_output(of.gate_up_grad), of.accumulate, stream);
   if (of.gate_up_bias_grad) {
@@ -170,20 +184,11 @@ void weights_plainly(const WeightGradients& of) {
   }
 }
 
-// The kernels write at the places of experts alone.
-void clear_free_places(const WeightGradients& of) {
-  if (of.accumulate || (!of.place_of_expert && of.num_places == of.num_experts())) return;
-  for (const at::Tensor* gradient : {&of.gate_up_grad, &of.down_grad}) gradient->zero_();
-  for (const OptionalTensor* gradient : {&of.gate_up_bias_grad, &of.down_bias_grad}) {
-    if (*gradient) (*gradient)->zero_();
-  }
-}
-
 void expert_ffn_backward_weight_cuda(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& dhidden,
                                      const at::Tensor& activated, const at::Tensor& gate_weights,
                                      const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                                      const OptionalTensor& place_of_expert, int64_t num_places, int64_t top_k,
-                                     const at::Tensor& gate_up_grad, const at::Tensor& down_grad,
+                                     const at::Tensor& gate_up_grad, const OptionalTensor& down_grad,
                                      const OptionalTensor& gate_up_bias_grad,
                                      const OptionalTensor& down_bias_grad, bool accumulate) {
   const c10::cuda::CUDAGuard guard(x.device());
@@ -202,7 +207,9 @@ void expert_ffn_backward_weight_cuda(const at::Tensor& dy, const at::Tensor& x, 
                            gate_up_bias_grad,
                            down_bias_grad,
                            accumulate};
-  clear_free_places(of);
+  for (const OptionalTensor& gradient :
+       {OptionalTensor(gate_up_grad), down_grad, gate_up_bias_grad, down_bias_grad})
+    clear_free_places(gradient, place_of_expert, of.num_experts(), accumulate);
   if (fast_kernels_take(x.scalar_type(), of.num_experts(), {x.size(1), of.expert_width()})) {
     weights_fast(of);
   } else {

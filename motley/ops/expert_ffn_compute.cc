@@ -83,18 +83,21 @@ ExpertFfnGradients compute_expert_ffn_backward(const at::Tensor& dy, const at::T
   const int num_waves = checked_num_waves(source);
   for (int index = 0; index < num_waves; ++index) {
     with_wave(source, index, Pass::kBackward, [&](const ExpertWeights& weights) {
-      const auto input = expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights);
+      ExpertFfnInputGradients input;
+      if (weight_gradients) {
+        auto both =
+            expert_ffn_backward(dy, x, hidden, gate_weights, plan, weights, source.gradient_buffers(index));
+        source.accumulate_gradients(index, both.weights);
+        input = std::move(both.input);
+      } else {
+        input = expert_ffn_backward_input(dy, hidden, gate_weights, plan, weights);
+      }
       if (num_waves == 1) {
         dx = input.dx;
         dgate_weights = input.dgate_weights;
       } else {
         add_wave(dx, input.dx);
         add_wave(dgate_weights, input.dgate_weights);
-      }
-      if (weight_gradients) {
-        const auto into = source.gradient_buffers(index);
-        source.accumulate_gradients(
-            index, expert_ffn_backward_weight(dy, x, input, gate_weights, plan, weights, into));
       }
     });
   }

@@ -26,13 +26,14 @@ TORCH_LIBRARY(motley, m) {
   m.def(
       "expert_ffn_backward_input(Tensor dy, Tensor hidden, Tensor gate_weights, Tensor row_assignment, "
       "Tensor expert_offset, Tensor token_rows, Tensor gate_up, Tensor down, Tensor? gate_up_bias, "
-      "Tensor? down_bias, Tensor? place_of_expert, int activation, float alpha, float limit) -> "
+      "Tensor? down_bias, Tensor? place_of_expert, int activation, float alpha, float limit, "
+      "Tensor(a!)? down_grad, bool accumulate) -> "
       "(Tensor dx, Tensor dgate_weights, Tensor dhidden, Tensor activated)");
   m.def(
       "expert_ffn_backward_weight(Tensor dy, Tensor x, Tensor dhidden, Tensor activated, Tensor "
       "gate_weights, "
       "Tensor row_assignment, Tensor expert_offset, Tensor? place_of_expert, int num_places, int top_k, "
-      "Tensor(a!) gate_up_grad, Tensor(b!) down_grad, Tensor(c!)? gate_up_bias_grad, "
+      "Tensor(a!) gate_up_grad, Tensor(b!)? down_grad, Tensor(c!)? gate_up_bias_grad, "
       "Tensor(d!)? down_bias_grad, bool accumulate) -> ()");
   // All of expert_ffn_*, for callers outside C++; expert_ffn.cc composes it.
   m.def(

@@ -66,13 +66,14 @@ using TokenSum = at::Tensor(const at::Tensor& rows, const OptionalTensor& gate_w
                             const at::Tensor& token_rows, at::ScalarType out_dtype);
 
 // dy [T, D] in hidden's dtype. dx and dgate_weights get zeros for what no expert here contributes; rows of
-// dhidden [max_rows, G] and activated [max_rows, F] of experts that are not here are left undefined.
+// dhidden [max_rows, G] and activated [max_rows, F] of experts that are not here are left undefined. The
+// gradient of `down` along with them, if it is given a place: as below.
 using ExpertFfnBackwardInput = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
     const at::Tensor& dy, const at::Tensor& hidden, const at::Tensor& gate_weights,
     const at::Tensor& row_assignment, const at::Tensor& expert_offset, const at::Tensor& token_rows,
     const at::Tensor& gate_up, const at::Tensor& down, const OptionalTensor& gate_up_bias,
     const OptionalTensor& down_bias, const OptionalTensor& place_of_expert, int64_t activation, double alpha,
-    double limit);
+    double limit, const OptionalTensor& down_grad, bool accumulate);
 
 // gate_up_grad [P, G, D] and the others by place, each contiguous, fp32 or x's dtype (each its own).
 // accumulate: adds to what they hold. Otherwise overwrites all of them, with zeros at places that have no
@@ -81,7 +82,7 @@ using ExpertFfnBackwardWeight = void(const at::Tensor& dy, const at::Tensor& x, 
                                      const at::Tensor& activated, const at::Tensor& gate_weights,
                                      const at::Tensor& row_assignment, const at::Tensor& expert_offset,
                                      const OptionalTensor& place_of_expert, int64_t num_places, int64_t top_k,
-                                     const at::Tensor& gate_up_grad, const at::Tensor& down_grad,
+                                     const at::Tensor& gate_up_grad, const OptionalTensor& down_grad,
                                      const OptionalTensor& gate_up_bias_grad,
                                      const OptionalTensor& down_bias_grad, bool accumulate);
 

@@ -177,7 +177,8 @@ class Run {
                    const char* what, const std::function<void(Gradient)>& compute);
   void bias_close(bool down_side, const DeviceArray<uint16_t>& dhidden);
   void check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uint16_t>& rows,
-                   const DeviceArray<uint16_t>& dx_rows, const std::vector<float>& gate_gradients);
+                   const DeviceArray<uint16_t>& weighted, const DeviceArray<uint16_t>& dx_rows,
+                   const std::vector<float>& gate_gradients);
 
   const Case& c;
   Report& report;
@@ -329,8 +330,8 @@ void Run::run() {
   const int parts = num_gate_parts(F);
   DeviceArray<float> gate_parts(size_t(R) * parts);
   expert_dhidden(family, shape, layer.plan,
-                 {dy.get(), x_stride, layer.down, activation, hidden.get(), gate_weights.get(), dhidden.get(),
-                  weighted.get(), gate_parts.get()},
+                 {dy.get(), x_stride, true, layer.down, activation, hidden.get(), gate_weights.get(),
+                  dhidden.get(), weighted.get(), gate_parts.get()},
                  nullptr);
   synchronize();
   const std::vector<float> da = reference(dy.get(), x_stride, D, K, {down.get(), down_stride, F, 1}, {}, F);
@@ -351,6 +352,17 @@ void Run::run() {
     expected_gate[r] = static_cast<float>(sum);
     for (int i = 0; i < parts; ++i) got_gate[r] += part[size_t(i) * R + r];
   }
+  // Of a copy of dy in the plan's order: the same bits.
+  DeviceArray<uint16_t> dy_rows(size_t(R) * D), dhidden_again(size_t(R) * G), weighted_again(size_t(R) * F);
+  copy_to_rows(shape, token_rows.get(), dy.get(), x_stride, dy_rows.get(), nullptr);
+  expert_dhidden(family, shape, layer.plan,
+                 {dy_rows.get(), D, false, layer.down, activation, hidden.get(), gate_weights.get(),
+                  dhidden_again.get(), weighted_again.get(), gate_parts.get()},
+                 nullptr);
+  synchronize();
+  report.check(same_bits(dhidden, dhidden_again) && same_bits(weighted, weighted_again) &&
+                   same_bits(gate_parts, DeviceArray<float>(part)),
+               "dhidden of rows");
   rows_close(dhidden, expected_dhidden, G, 1 / 100.f, 2e-3f, "dhidden");
   rows_close(weighted, expected_weighted, F, 1 / 256.f, 1e-4f, "weighted");
   report.check(close(got_gate, expected_gate, 0, 0.02f, "gate parts"), "gate parts");
@@ -392,14 +404,15 @@ void Run::run() {
       expert_outer(family, shape, layer.plan, {weighted.get(), F, rows.get(), D, false, D, true, gradient},
                    nullptr);
     });
-  check_whole(hidden, rows, dx_rows, got_gate);
+  check_whole(hidden, rows, weighted, dx_rows, got_gate);
 }
 
 // The layer in one go: the same bits as its products, and the sums per token.
 void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uint16_t>& rows,
-                      const DeviceArray<uint16_t>& dx_rows, const std::vector<float>& gate_gradients) {
+                      const DeviceArray<uint16_t>& weighted, const DeviceArray<uint16_t>& dx_rows,
+                      const std::vector<float>& gate_gradients) {
   DeviceArray<uint16_t> y(size_t(T) * D), kept(size_t(R) * G), dx(size_t(T) * D), dhidden(size_t(R) * G),
-      weighted(size_t(R) * F);
+      weighted_again(size_t(R) * F);
   DeviceArray<float> y_fp32(size_t(T) * D), dgate_weights(R);
   DeviceArray<char> scratch(expert_layer_forward_workspace_bytes(shape)),
       backward_scratch(expert_layer_backward_input_workspace_bytes(shape));
@@ -407,11 +420,12 @@ void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uin
   expert_layer_forward(layer, forward, scratch.get(), nullptr);
   forward.hidden = nullptr, forward.y = y_fp32.get(), forward.y_fp32 = true, forward.many_tokens = true;
   expert_layer_forward(layer, forward, scratch.get(), nullptr);
-  expert_layer_backward_input(layer,
-                              {dy.get(), x_stride, gate_weights.get(), kept.get(), dx.get(), false,
-                               dgate_weights.get(), dhidden.get(), weighted.get()},
-                              backward_scratch.get(), nullptr);
-  MOTLEY_CUDA_CHECK(cudaDeviceSynchronize());
+  outer_close({dy.get(), x_stride, true, D}, weighted.get(), F, false, "ddown at once", [&](Gradient down) {
+    expert_layer_backward_input(layer,
+                                {dy.get(), x_stride, gate_weights.get(), kept.get(), dx.get(), false,
+                                 dgate_weights.get(), dhidden.get(), weighted_again.get(), down},
+                                backward_scratch.get(), nullptr);
+  });
   const std::vector<int> at = token_rows.host();
   const std::vector<float> all_rows = floats(rows.host()), all_dx = floats(dx_rows.host()),
                            all_dy = floats(dy.host()), bias = floats(down_bias.host()),

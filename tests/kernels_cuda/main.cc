@@ -61,6 +61,7 @@ int main(int count, char** argument_values) {
       if (kind.family == Family::kSm90 && properties.major != 9) continue;
       if (arguments.family && std::strcmp(arguments.family, family) != 0) continue;
       if (arguments.few_tokens && kind.family != Family::kSm90) continue;
+      if (kind.family == Family::kSm90 && !arguments.few_tokens) test_deal_tiles(report);
       std::printf("%s, %s\n", family, kind.type == DataType::kBf16 ? "bf16" : "fp16");
       if (!arguments.few_tokens) test_expert_layer(report, kind.family, kind.type, arguments.most_cases);
       if (kind.family == Family::kSm90) test_decode(report, arguments.most_cases);

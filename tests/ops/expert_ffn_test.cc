@@ -305,6 +305,16 @@ TEST(ExpertFfnBackwardWeight, AddsIntoGivenTensors) {
     expect_close("down", buffers.down, twice(fresh.down), precision.tolerance);
     expect_close("gate_up_bias", buffers.gate_up_bias, twice(fresh.gate_up_bias), precision.tolerance);
     expect_close("down_bias", buffers.down_bias, twice(fresh.down_bias), precision.tolerance);
+    // Input and weight gradients in one call: the same, fresh and added.
+    const auto both = ops::expert_ffn_backward(problem.dy, problem.x, hidden, problem.gate_weights, plan, w);
+    expect_same_bits("dx", both.input.dx, input.dx);
+    expect_same_bits("gate_up at once", both.weights.gate_up, fresh.gate_up);
+    expect_same_bits("down at once", both.weights.down, fresh.down);
+    expect_same_bits("down_bias at once", both.weights.down_bias, fresh.down_bias);
+    const auto added = ones(fresh.down);
+    ops::expert_ffn_backward(problem.dy, problem.x, hidden, problem.gate_weights, plan, w,
+                             {ones(fresh.gate_up), added, ones(fresh.gate_up_bias), ones(fresh.down_bias)});
+    expect_close("down added at once", added, fresh.down.to(at::kDouble).add(1), precision.tolerance);
   }
 }
 

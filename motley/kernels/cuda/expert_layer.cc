@@ -25,6 +25,12 @@ void clear_places(const ExpertLayer& layer, const Gradient& gradient, long size,
                                       layer.shape.num_places, stream));
 }
 
+void outer(const ExpertLayer& layer, const OuterProduct& product, cudaStream_t stream) {
+  if (!product.out.data) return;
+  clear_places(layer, product.out, long(product.row_width) * product.gathered_width, stream);
+  expert_outer(layer.family, layer.shape, layer.plan, product, stream);
+}
+
 }  // namespace
 
 size_t expert_rows_workspace_bytes(const ExpertShape& shape) {
@@ -91,15 +97,16 @@ size_t expert_layer_backward_input_workspace_bytes(const ExpertShape& shape) {
   space.take_bytes(rows_bytes(shape, shape.model_width));
   space.take<float>(size_t(shape.max_rows) * num_gate_parts(shape.expert_width));
   space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+  space.take<int>(outer_scratch_size(shape, shape.expert_width, shape.model_width));
   return space.used();
 }
 
 void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBackwardInput& backward,
                                  void* workspace, cudaStream_t stream) {
   const ExpertShape& shape = layer.shape;
-  const int parts = num_gate_parts(shape.expert_width);
+  const int D = shape.model_width, F = shape.expert_width, parts = num_gate_parts(F);
   Workspace space(workspace);
-  void* rows = space.take_bytes(rows_bytes(shape, shape.model_width));
+  void* rows = space.take_bytes(rows_bytes(shape, D));
   float* gate_parts = space.take<float>(size_t(shape.max_rows) * parts);
   int* present = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
   const int* token_rows = layer.token_rows;
@@ -107,24 +114,37 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
     present_rows(shape, layer.plan, layer.token_rows, present, stream);
     token_rows = present;
   }
+  const bool copies = backward.down.data && dy_wants_copy(layer.family, F);
+  const void* dy = backward.dy;
+  long dy_stride = backward.dy_stride;
+  if (copies) {
+    copy_to_rows(shape, token_rows, dy, dy_stride, rows, stream);
+    dy = rows, dy_stride = D;
+  }
   expert_dhidden(layer.family, shape, layer.plan,
-                 {backward.dy, backward.dy_stride, layer.down, layer.activation, backward.hidden,
+                 {dy, dy_stride, !copies, layer.down, layer.activation, backward.hidden,
                   backward.gate_weights, backward.dhidden, backward.weighted, gate_parts},
                  stream);
   gate_weight_sum(shape, layer.plan, gate_parts, parts, token_rows, backward.dy, backward.dy_stride,
                   layer.down_bias, backward.dgate_weights, stream);
-  matmul(layer, backward.dhidden, layer.activation.hidden_width(shape.expert_width), layer.gate_up, false, {},
-         shape.model_width, rows, stream);
-  token_sum(shape.type, rows, nullptr, token_rows, shape.num_tokens, shape.top_k, shape.model_width,
-            backward.dx, backward.dx_fp32, stream);
+  outer(layer,
+        {backward.weighted, F, dy, dy_stride, !copies, D, true, backward.down,
+         space.take<int>(outer_scratch_size(shape, F, D))},
+        stream);
+  matmul(layer, backward.dhidden, layer.activation.hidden_width(F), layer.gate_up, false, {}, D, rows,
+         stream);
+  token_sum(shape.type, rows, nullptr, token_rows, shape.num_tokens, shape.top_k, D, backward.dx,
+            backward.dx_fp32, stream);
 }
 
 size_t expert_layer_backward_weight_workspace_bytes(const ExpertLayer& layer) {
+  const ExpertShape& shape = layer.shape;
+  const int hidden_width = layer.activation.hidden_width(shape.expert_width);
   Workspace space(nullptr);
-  space.take<int>(layer.shape.num_experts);
-  if (outer_wants_copy(layer.family, layer.activation.hidden_width(layer.shape.expert_width))) {
-    space.take_bytes(rows_bytes(layer.shape, layer.shape.model_width));
-    space.take_bytes(copy_to_rows_workspace_bytes(layer.shape));
+  space.take<int>(outer_scratch_size(shape, hidden_width, shape.model_width));
+  if (outer_wants_copy(layer.family, hidden_width)) {
+    space.take_bytes(rows_bytes(shape, shape.model_width));
+    space.take<int>(size_t(shape.num_tokens) * shape.top_k);
   }
   return space.used();
 }
@@ -133,32 +153,32 @@ void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBac
                                   void* workspace, cudaStream_t stream) {
   const ExpertShape& shape = layer.shape;
   const int D = shape.model_width, F = shape.expert_width, G = layer.activation.hidden_width(F);
-  clear_places(layer, backward.down, long(D) * F, stream);
-  clear_places(layer, backward.gate_up, long(G) * D, stream);
-  clear_places(layer, backward.down_bias, D, stream);
-  clear_places(layer, backward.gate_up_bias, G, stream);
-  // The tiles of an expert with many rows take long: they come first, so that no block ends with one.
   Workspace space(workspace);
-  ExpertPlan plan = layer.plan;
-  int* expert_order = space.take<int>(shape.num_experts);
-  order_experts(plan.expert_offset, shape.num_experts, expert_order, stream);
-  plan.expert_order = expert_order;
-  const auto outer = [&, space](const void* by_row, int width, const void* by_token, long stride,
-                                bool token_first, const Gradient& gradient) {
+  int* dealt = space.take<int>(outer_scratch_size(shape, G, D));
+  void* rows = nullptr;
+  const int* token_rows = layer.token_rows;
+  if (outer_wants_copy(layer.family, G)) {
+    rows = space.take_bytes(rows_bytes(shape, D));
+    if (!token_rows && (backward.down.data || backward.gate_up.data)) {
+      int* inverted = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
+      invert_rows(shape, layer.plan.row_assignment, inverted, stream);
+      token_rows = inverted;
+    }
+  }
+  const auto of_tokens = [&](const void* by_row, int width, const void* tokens, long stride, bool token_first,
+                             const Gradient& gradient) {
     if (!gradient.data) return;
     const bool copies = outer_wants_copy(layer.family, width);
     if (copies) {
-      Workspace rest = space;  // the same scratch for both
-      void* rows = rest.take_bytes(rows_bytes(shape, D));
-      copy_to_rows(shape, plan, by_token, stride, rows, rest.take_bytes(copy_to_rows_workspace_bytes(shape)),
-                   stream);
-      by_token = rows, stride = D;
+      copy_to_rows(shape, token_rows, tokens, stride, rows, stream);
+      tokens = rows, stride = D;
     }
-    expert_outer(layer.family, shape, plan,
-                 {by_row, width, by_token, stride, !copies, D, token_first, gradient}, stream);
+    outer(layer, {by_row, width, tokens, stride, !copies, D, token_first, gradient, dealt}, stream);
   };
-  outer(backward.weighted, F, backward.dy, backward.dy_stride, true, backward.down);
-  outer(backward.dhidden, G, backward.x, backward.x_stride, false, backward.gate_up);
+  of_tokens(backward.weighted, F, backward.dy, backward.dy_stride, true, backward.down);
+  of_tokens(backward.dhidden, G, backward.x, backward.x_stride, false, backward.gate_up);
+  clear_places(layer, backward.down_bias, D, stream);
+  clear_places(layer, backward.gate_up_bias, G, stream);
   if (backward.down_bias.data)
     expert_sum(shape, layer.plan,
                {backward.dy, backward.dy_stride, true, D, backward.gate_weights, backward.down_bias}, stream);

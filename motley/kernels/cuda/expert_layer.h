@@ -72,8 +72,10 @@ void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& fo
                           cudaStream_t stream);
 
 // dx [T, D], dgate_weights [T * K] (zeros without a row here), and what the weight gradients need: dhidden
-// [max_rows, G] and weighted [max_rows, F], whose rows of absent experts are left alone.
-// Scratch: rows [max_rows, D], parts of the gate weights' gradients, the present token rows.
+// [max_rows, G] and weighted [max_rows, F], whose rows of absent experts are left alone. The gradient of
+// `down`, if it is wanted at once: where dy_wants_copy, a copy of dy in the plan's order serves both.
+// Scratch: rows [max_rows, D], for one thing after the other; parts of the gate weights' gradients, the
+// present token rows, outer_scratch_size.
 struct ExpertLayerBackwardInput {
   const void* dy;  // [T, D]
   long dy_stride;
@@ -83,13 +85,15 @@ struct ExpertLayerBackwardInput {
   bool dx_fp32 = false;
   float* dgate_weights;
   void *dhidden, *weighted;
+  Gradient down;
 };
 size_t expert_layer_backward_input_workspace_bytes(const ExpertShape& shape);
 void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBackwardInput& backward,
                                  void* workspace, cudaStream_t stream);
 
 // Gradients that do not accumulate are overwritten at all places, with zeros where there is no expert or no
-// row; every one may be null. Scratch: rows [max_rows, D] where outer_wants_copy, one after the other.
+// row; every one may be null. The layer's token_rows may be null. Scratch: rows [max_rows, D] where
+// outer_wants_copy, for one thing after the other; token rows, outer_scratch_size.
 struct ExpertLayerBackwardWeight {
   const void* dy;  // [T, D]
   long dy_stride;

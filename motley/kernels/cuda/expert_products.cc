@@ -5,6 +5,7 @@
 
 #include "motley/kernels/cuda/cuda_check.h"
 #include "motley/kernels/cuda/sm80/gemm_params.h"
+#include "motley/kernels/cuda/sm90/deal_tiles.h"
 #include "motley/kernels/cuda/sm90/gemm_params.h"
 
 namespace motley::cuda {
@@ -34,12 +35,13 @@ const char* family_name(Family family) { return family == Family::kSm90 ? "sm90"
 
 ProductTiles product_tiles(Family family, const ExpertShape& shape, const Activation& activation,
                            Product product, int shared_bytes) {
-  const bool outer = product == Product::kDdown || product == Product::kDgateUp;
-  const int row_width =
-      product == Product::kDdown ? shape.expert_width : activation.hidden_width(shape.expert_width);
+  const int row_width = activation.hidden_width(shape.expert_width);
   RowsCome rows_come = RowsCome::kGathered;
   if (product == Product::kDown || product == Product::kDx) rows_come = RowsCome::kInOrder;
-  if (outer && outer_wants_copy(family, row_width)) rows_come = RowsCome::kCopied;
+  if (product == Product::kDgateUp ? outer_wants_copy(family, row_width)
+                                   : (product == Product::kDdown || product == Product::kDhidden) &&
+                                         dy_wants_copy(family, shape.expert_width))
+    rows_come = RowsCome::kCopied;
   if (family == Family::kSm90)
     return {2 * sm90::kClusterBlocks * sm90::kBlockRows,
             sm90::kTileN,
@@ -77,6 +79,11 @@ void expert_dhidden(Family family, const ExpertShape& shape, const ExpertPlan& p
 void expert_matmul(Family family, const ExpertShape& shape, const ExpertPlan& plan,
                    const RowsProduct& product, cudaStream_t stream) {
   call(family, sm80::expert_matmul, sm90::expert_matmul, shape, plan, product, stream);
+}
+
+size_t outer_scratch_size(const ExpertShape& shape, int row_width, int gathered_width) {
+  const auto tiles = [](int width) { return size_t(width + sm90::kTileN - 1) / sm90::kTileN; };
+  return sm90::kMostClusters + shape.num_experts * tiles(row_width) * tiles(gathered_width);
 }
 
 void expert_outer(Family family, const ExpertShape& shape, const ExpertPlan& plan,

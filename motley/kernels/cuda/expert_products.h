@@ -30,7 +30,6 @@ struct ExpertPlan {
   const int* expert_offset;    // [E + 1]
   const int* place_of_expert;  // [E], or null where expert e is at place e
   TileSchedule schedule;
-  const int* expert_order = nullptr;  // [E]: that in which outer products take experts; null: by number
 };
 
 struct PlacedWeights {
@@ -54,12 +53,13 @@ struct UpProduct {
   void* activated;  // [max_rows, F]
 };
 
-// Backward through down projection and activation. With dA' = dy[token] W_down and w the row's gate
+// Backward through down projection and activation. With dA' = dy W_down and w the row's gate
 // weight: dhidden is the gradient of hidden for w dA', weighted is w A, with A recomputed from hidden,
 // gate_parts[i] the sum of dA' A over the columns [256 i, 256 i + 256).
 struct HiddenGradient {
-  const void* dy;  // [T, D]
+  const void* dy;  // by token [T, D], or by row [max_rows, D]
   long dy_stride;
+  bool by_token;
   PlacedWeights down;  // [P, D, F]
   Activation activation;
   const void* hidden;         // [max_rows, G]
@@ -102,10 +102,16 @@ struct OuterProduct {
   int gathered_width;
   bool gathered_first;  // out is [P, gathered_width, row_width], not [P, row_width, gathered_width]
   Gradient out;
+  int* scratch = nullptr;  // outer_scratch_size; null: experts by number, however many rows they have
 };
-// Whether expert_outer by token is slower than on a copy in the plan's order, the copy included.
+size_t outer_scratch_size(const ExpertShape& shape, int row_width, int gathered_width);
+// Whether expert_outer by token is slower than on a copy in the plan's order, the copy included; and whether
+// it and expert_dhidden are, which can share one.
 constexpr bool outer_wants_copy(Family family, int row_width) {
   return family == Family::kSm90 && row_width >= 640;
+}
+constexpr bool dy_wants_copy(Family family, int expert_width) {
+  return family == Family::kSm90 && expert_width >= 512;
 }
 
 // How a product is cut, a pure function of its shape, so that it can be printed.

@@ -229,21 +229,6 @@ void check_experts(int num_experts) {
                                 " experts, got " + std::to_string(num_experts));
 }
 
-// A thread an expert: its place is the number of experts that come before it.
-__global__ void __launch_bounds__(kMaxExperts)
-    plan_order(const int* __restrict__ expert_offset, int num_experts, int* __restrict__ expert_order) {
-  __shared__ int rows[kMaxExperts];
-  const int expert = threadIdx.x;
-  if (expert < num_experts) rows[expert] = expert_offset[expert + 1] - expert_offset[expert];
-  __syncthreads();
-  if (expert >= num_experts) return;
-  const int mine = rows[expert];
-  int before = 0;
-  for (int other = 0; other < num_experts; ++other)
-    before += rows[other] > mine || (rows[other] == mine && other < expert);
-  expert_order[before] = expert;
-}
-
 }  // namespace
 
 size_t routing_plan_workspace_bytes(int num_assignments, int num_experts) {
@@ -275,11 +260,6 @@ void tile_schedule(const int* expert_offset, int num_experts, const int* place_o
                    const TileSchedule& schedule, cudaStream_t stream) {
   check_experts(num_experts);
   plan_tiles<<<1, kScanThreads, 0, stream>>>(expert_offset, num_experts, place_of_expert, schedule);
-  MOTLEY_CUDA_CHECK(cudaGetLastError());
-}
-
-void order_experts(const int* expert_offset, int num_experts, int* expert_order, cudaStream_t stream) {
-  plan_order<<<1, (num_experts + 31) / 32 * 32, 0, stream>>>(expert_offset, num_experts, expert_order);
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 

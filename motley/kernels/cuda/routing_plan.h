@@ -36,7 +36,4 @@ void routing_plan(const int* slots, int num_assignments, int num_experts, const 
 void tile_schedule(const int* expert_offset, int num_experts, const int* place_of_expert,
                    const TileSchedule& schedule, cudaStream_t stream);
 
-// Experts by their number of rows, the most first, equal ones by their number: expert_order [num_experts].
-void order_experts(const int* expert_offset, int num_experts, int* expert_order, cudaStream_t stream);
-
 }  // namespace motley::cuda

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 __global__ void __launch_bounds__(kMaxThreads)
-    invert_rows(const int* __restrict__ row_assignment, int max_rows, int* __restrict__ token_rows) {
+    invert(const int* __restrict__ row_assignment, int max_rows, int* __restrict__ token_rows) {
   const int row = blockIdx.x * kMaxThreads + threadIdx.x;
   const int assignment = row < max_rows ? row_assignment[row] : -1;
   if (assignment >= 0) token_rows[assignment] = row;
@@ -188,17 +188,16 @@ void token_sum(DataType type, const void* rows, const float* gate_weights, const
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 
-size_t copy_to_rows_workspace_bytes(const ExpertShape& shape) {
-  return sizeof(int) * shape.num_tokens * shape.top_k;
+void invert_rows(const ExpertShape& shape, const int* row_assignment, int* token_rows, cudaStream_t stream) {
+  if (shape.num_tokens == 0) return;
+  MOTLEY_CUDA_CHECK(cudaMemsetAsync(token_rows, 0xff, sizeof(int) * shape.num_tokens * shape.top_k, stream));
+  invert<<<blocks_for(shape.max_rows), kMaxThreads, 0, stream>>>(row_assignment, shape.max_rows, token_rows);
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 
-void copy_to_rows(const ExpertShape& shape, const ExpertPlan& plan, const void* x, long x_stride, void* rows,
-                  void* workspace, cudaStream_t stream) {
+void copy_to_rows(const ExpertShape& shape, const int* token_rows, const void* x, long x_stride, void* rows,
+                  cudaStream_t stream) {
   if (shape.num_tokens == 0) return;
-  int* token_rows = static_cast<int*>(workspace);
-  MOTLEY_CUDA_CHECK(cudaMemsetAsync(token_rows, 0xff, copy_to_rows_workspace_bytes(shape), stream));
-  invert_rows<<<blocks_for(shape.max_rows), kMaxThreads, 0, stream>>>(plan.row_assignment, shape.max_rows,
-                                                                      token_rows);
   with_type(shape.type, [&]<class Element>(Element*) {
     const int vectors = shape.model_width * sizeof(Element) / sizeof(uint4);
     copy_tokens<<<shape.num_tokens, std::min(kMaxThreads, (vectors + 31) / 32 * 32), 0, stream>>>(

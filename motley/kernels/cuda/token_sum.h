@@ -13,11 +13,13 @@ namespace motley::cuda {
 void token_sum(DataType type, const void* rows, const float* gate_weights, const int* token_rows,
                int num_tokens, int top_k, int width, void* y, bool y_fp32, cudaStream_t stream);
 
-// rows[r] = x[token of row r] for the plan's rows, each token read once; others are left alone. x [T, D] with
-// D divisible by 8, rows [max_rows, D] contiguous. Scratch: copy_to_rows_workspace_bytes.
-size_t copy_to_rows_workspace_bytes(const ExpertShape& shape);
-void copy_to_rows(const ExpertShape& shape, const ExpertPlan& plan, const void* x, long x_stride, void* rows,
-                  void* workspace, cudaStream_t stream);
+// rows[token_rows[t, k]] = x[t], each token read once; choices without a row are passed over. x [T, D] with D
+// divisible by 8, rows [max_rows, D] contiguous.
+void copy_to_rows(const ExpertShape& shape, const int* token_rows, const void* x, long x_stride, void* rows,
+                  cudaStream_t stream);
+
+// token_rows [T, K] of a plan that is known by row: the row of each choice, -1 without one.
+void invert_rows(const ExpertShape& shape, const int* row_assignment, int* token_rows, cudaStream_t stream);
 
 // dgate_weights[t, k] = sum over parts, in order, of partial[part][token_rows[t, k]] (+ <dy[t], down_bias of
 // the row's expert>); 0 without a row. partial [num_parts, max_rows]; dy is read only where there is a bias.

@@ -123,7 +123,7 @@ void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const Hidd
   with_type(shape.type, [&]<class T>() {
     typename Dhidden<T>::Params p{};
     set_plan(p, shape, plan, ceil_div(shape.expert_width, kTileN));
-    p.a = {static_cast<const T*>(product.dy), product.dy_stride, shape.model_width, true};
+    p.a = {static_cast<const T*>(product.dy), product.dy_stride, shape.model_width, product.by_token};
     set_weight(p, product.down, shape.expert_width, shape.expert_width);
     p.activation = product.activation;
     p.expert_width = shape.expert_width;

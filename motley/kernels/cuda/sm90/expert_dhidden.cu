@@ -8,6 +8,8 @@
 namespace motley::cuda::sm90 {
 namespace {
 
+// gather: dy by token, else by row.
+template <bool gather>
 struct Dhidden {
   struct Params : GemmParams {
     Activation activation;
@@ -26,8 +28,8 @@ struct Dhidden {
   };
   using Storage = SharedStorage<3, OfEpilogue>;
   using Walk = RowsWalk;
-  using Gather = RowGather;
-  static constexpr bool kGather = true, kOuter = false, kTransposed = false;
+  using Gather = std::conditional_t<gather, RowGather, NoGather>;
+  static constexpr bool kGather = gather, kOuter = false, kTransposed = false;
   static constexpr auto kMajorA = cute::GMMA::Major::K, kMajorB = cute::GMMA::Major::MN;
 
   __device__ static int b_begin(const Params&, int n_tile, int rank) {
@@ -179,14 +181,17 @@ struct Dhidden {
   };
 };
 
-}  // namespace
-
-void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const HiddenGradient& product,
-                    cudaStream_t stream) {
+template <bool gather>
+void multiply_and_activate(const ExpertShape& shape, const ExpertPlan& plan, const HiddenGradient& product,
+                           cudaStream_t stream) {
   static_assert(kTileN == kGatePartColumns);
-  Dhidden::Params p{};
+  typename Dhidden<gather>::Params p{};
   set_rows_walk(p, plan, shape.model_width, num_gate_parts(shape.expert_width));
-  set_gathered(p, shape, plan, product.dy, product.dy_stride, shape.model_width);
+  if constexpr (gather)
+    set_gathered(p, shape, plan, product.dy, product.dy_stride, shape.model_width);
+  else
+    p.map_a = rows_map(shape, product.dy, product.dy_stride, shape.model_width);
+  p.row_assignment = plan.row_assignment;
   p.map_b = weights_map(shape, product.down, shape.model_width, shape.expert_width, 64);
   p.activation = product.activation;
   p.expert_width = shape.expert_width;
@@ -197,19 +202,27 @@ void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const Hidd
   p.dhidden = static_cast<__nv_bfloat16*>(product.dhidden);
   p.weighted = static_cast<__nv_bfloat16*>(product.weighted);
   p.gate_parts = product.gate_parts;
-  grouped_gemm<Dhidden>(p, stream);
+  grouped_gemm<Dhidden<gather>>(p, stream);
+}
+
+}  // namespace
+
+void expert_dhidden(const ExpertShape& shape, const ExpertPlan& plan, const HiddenGradient& product,
+                    cudaStream_t stream) {
+  (product.by_token ? multiply_and_activate<true> : multiply_and_activate<false>)(shape, plan, product,
+                                                                                  stream);
 }
 
 void multiply_by_token(const ExpertShape& shape, const ExpertPlan& plan, const RowsProduct& product,
                        const CUtensorMap& weights, cudaStream_t stream) {
-  Dhidden::Params p{};
+  Dhidden<true>::Params p{};
   set_rows_walk(p, plan, product.depth, ceil_div(product.width, kTileN));
   set_gathered(p, shape, plan, product.x, product.x_stride, product.depth);
   p.map_b = weights;
   set_bias(p, product.bias, product.width);
   p.expert_width = product.width;
   p.plain = static_cast<__nv_bfloat16*>(product.out);
-  grouped_gemm<Dhidden>(p, stream);
+  grouped_gemm<Dhidden<true>>(p, stream);
 }
 
 }  // namespace motley::cuda::sm90

@@ -1,6 +1,7 @@
 // Weight gradients: per expert, the outer product of rows by token with rows in order. The operand by token
 // is M, so that it is split between the blocks of a cluster, because what is gathered cannot be shared.
 #include "motley/kernels/cuda/expert_products.h"
+#include "motley/kernels/cuda/sm90/deal_tiles.h"
 #include "motley/kernels/cuda/sm90/epilogue.cuh"
 #include "motley/kernels/cuda/sm90/gemm_arguments.h"
 #include "motley/kernels/cuda/sm90/grouped_gemm.cuh"
@@ -77,6 +78,11 @@ void multiply_outer(const ExpertShape& shape, const ExpertPlan& plan, const Oute
   p.map_b = rows_map(shape, product.by_row, product.row_width, product.row_width);
   p.out = product.out;
   p.width = product.row_width;
+  if (product.scratch) {
+    p.dealt = product.scratch;
+    deal_tiles(plan, shape.num_experts, p.num_m_tiles * p.num_n_tiles, num_clusters(), product.scratch,
+               stream);
+  }
   grouped_gemm<Op>(p, stream);
 }
 

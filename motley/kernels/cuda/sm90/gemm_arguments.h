@@ -21,7 +21,6 @@ inline void set_outer_walk(GemmParams& p, const ExpertShape& shape, const Expert
                            int num_n_tiles) {
   p.expert_offset = plan.expert_offset;
   p.place_of_expert = plan.place_of_expert;
-  p.expert_order = plan.expert_order;
   p.num_experts = shape.num_experts;
   p.num_m_tiles = ceil_div(height, 2 * kClusterBlocks * kBlockRows);
   p.num_n_tiles = num_n_tiles;

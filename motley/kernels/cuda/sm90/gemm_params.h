@@ -45,7 +45,7 @@ struct GemmParams {
   // Outer products: K is the rows of an expert, M the columns of the gathered operand.
   const int* expert_offset = nullptr;
   const int* place_of_expert = nullptr;
-  const int* expert_order = nullptr;  // null: by number
+  const int* dealt = nullptr;  // see deal_tiles.h; null: by number
   int num_experts = 0;
   int num_m_tiles = 0;
 

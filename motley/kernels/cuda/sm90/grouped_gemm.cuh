@@ -99,17 +99,21 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
   cute::cluster_sync();
 }
 
+// Of the grid: one block a multiprocessor.
+inline int num_clusters() {
+  int device = 0, num_sms = 0;
+  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
+  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  return std::max(1, num_sms / kClusterBlocks);
+}
+
 template <class Op>
 void grouped_gemm(const typename Op::Params& p, cudaStream_t stream) {
   constexpr size_t kSharedBytes = sizeof(typename Op::Storage);
   static_assert(kSharedBytes <= 227 * 1024);
-  int device = 0, num_sms = 0;
-  MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
-  MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
   MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(grouped_gemm_kernel<Op>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          static_cast<int>(kSharedBytes)));
-  const int grid = std::max(1, num_sms / kClusterBlocks) * kClusterBlocks;
-  grouped_gemm_kernel<Op><<<grid, kThreads, kSharedBytes, stream>>>(p);
+  grouped_gemm_kernel<Op><<<num_clusters() * kClusterBlocks, kThreads, kSharedBytes, stream>>>(p);
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -110,6 +110,7 @@ class RowsWalk {
 class OuterWalk {
  public:
   __device__ explicit OuterWalk(const GemmParams& p) : p_(p), next_(blockIdx.x / kClusterBlocks) {
+    if (p.dealt) next_ = __ldg(p.dealt + next_);
     prefetch();
     advance();
   }
@@ -133,13 +134,12 @@ class OuterWalk {
   __device__ void prefetch() {
     const int per_expert = p_.num_m_tiles * p_.num_n_tiles;
     for (;;) {
-      const int turn = next_ / per_expert;
-      ahead_valid_ = turn < p_.num_experts;
+      const int expert = next_ / per_expert;
+      ahead_valid_ = next_ >= 0 && expert < p_.num_experts;
       if (!ahead_valid_) return;
-      const int within = next_ - turn * per_expert;
-      const int expert = p_.expert_order ? __ldg(p_.expert_order + turn) : turn;
+      const int within = next_ - expert * per_expert, clusters = gridDim.x / kClusterBlocks;
       const int place = p_.place_of_expert ? __ldg(p_.place_of_expert + expert) : expert;
-      next_ += gridDim.x / kClusterBlocks;
+      next_ = p_.dealt ? __ldg(p_.dealt + clusters + next_) : next_ + clusters;
       if (place < 0) continue;
       const int n = within / p_.num_m_tiles;
       ahead_ = {__ldg(p_.expert_offset + expert), __ldg(p_.expert_offset + expert + 1), place,

@@ -1,0 +1,67 @@
+#include "motley/kernels/cuda/sm90/deal_tiles.h"
+
+#include <algorithm>
+
+#include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm90/gemm_params.h"
+
+namespace motley::cuda::sm90 {
+namespace {
+
+constexpr int kDealers = kMaxExperts;
+constexpr int kTileCost = 2;  // beside its steps along K, in such steps
+
+// A thread an expert while they are sorted, then a thread a cluster. Experts of about as many rows are dealt
+// in one turn, to clusters in the order of what they have to do already.
+__global__ void __launch_bounds__(kDealers)
+    deal(const int* __restrict__ expert_offset, const int* __restrict__ place_of_expert, int num_experts,
+         int tiles_per_expert, int clusters, int* __restrict__ dealt) {
+  __shared__ int rows[kMaxExperts], order[kMaxExperts], load[kMostClusters];
+  const int thread = threadIdx.x;
+  int mine = -1;  // rows of this thread's expert
+  if (thread < num_experts && (!place_of_expert || place_of_expert[thread] >= 0))
+    mine = expert_offset[thread + 1] - expert_offset[thread];
+  rows[thread] = mine;
+  if (thread < clusters) load[thread] = 0;
+  const int present = __syncthreads_count(mine >= 0);
+  if (mine >= 0) {
+    int before = 0;
+    for (int other = 0; other < num_experts; ++other)
+      before += rows[other] > mine || (rows[other] == mine && other < thread);
+    order[before] = thread;
+  }
+  __syncthreads();
+  const int sorted = thread < present ? rows[order[thread]] : -1;
+  const int most_experts = max(1, 8 * clusters / tiles_per_expert);
+  int last = thread;  // where this cluster's next tile is noted
+  for (int turn = 0; turn < present;) {
+    const int alike = __syncthreads_count(thread >= turn && thread < min(present, turn + most_experts) &&
+                                          10l * sorted >= 9l * rows[order[turn]]);
+    int rank = 0;
+    if (thread < clusters)
+      for (int other = 0; other < clusters; ++other)
+        rank += load[other] < load[thread] || (load[other] == load[thread] && other < thread);
+    __syncthreads();
+    if (thread < clusters)
+      for (int i = rank; i < alike * tiles_per_expert; i += clusters) {
+        const int expert = order[turn + i / tiles_per_expert];
+        const int tile = expert * tiles_per_expert + i % tiles_per_expert;
+        load[thread] += (rows[expert] + kTileK - 1) / kTileK + kTileCost;
+        dealt[last] = tile;
+        last = clusters + tile;
+      }
+    turn += alike;
+  }
+  if (thread < clusters) dealt[last] = -1;
+}
+
+}  // namespace
+
+void deal_tiles(const ExpertPlan& plan, int num_experts, int tiles_per_expert, int clusters, int* dealt,
+                cudaStream_t stream) {
+  deal<<<1, kDealers, 0, stream>>>(plan.expert_offset, plan.place_of_expert, num_experts, tiles_per_expert,
+                                   clusters, dealt);
+  MOTLEY_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace motley::cuda::sm90
