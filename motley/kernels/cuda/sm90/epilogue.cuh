@@ -8,8 +8,8 @@ namespace motley::cuda::sm90 {
 
 // For epilogues that have nothing to do before a tile is finished.
 struct NoPreparation {
-  template <class Storage>
-  __device__ NoPreparation(Storage&, int, int) {}
+  template <class Params, class Storage>
+  __device__ NoPreparation(const Params&, Storage&, int, int, int) {}
   __device__ void start_tile() {}
   template <class Params>
   __device__ void prepare(const Params&, const Work&, int, int, int, int) {}

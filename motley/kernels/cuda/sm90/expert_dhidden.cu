@@ -15,16 +15,17 @@ struct Dhidden {
     Activation activation;
     int expert_width;
     long hidden_stride, max_rows;
-    const __nv_bfloat16* hidden;
+    CUtensorMap map_hidden;  // [max_rows, gate and up, F]
     const float* gate_weights;
     __nv_bfloat16 *dhidden, *weighted;
     float* gate_parts;
     __nv_bfloat16* plain;  // dA' itself and nothing else, if not null
   };
-  // Kept hidden rows of 256 columns of gate and of up, for each warp of the epilogue.
-  static constexpr int kHiddenRows = 6;
+  // Kept hidden rows, 256 columns of gate and of up, on their way to each warp of the epilogue.
+  static constexpr int kRows = 2, kSlots = 3, kSlotSize = kRows * 2 * kTileN;
   struct OfEpilogue {
-    __nv_bfloat16 hidden[kEpilogueWarps][kHiddenRows * 2 * kTileN];
+    __nv_bfloat16 hidden[kEpilogueWarps][kSlots][kSlotSize];
+    uint64_t arrived[kEpilogueWarps][kSlots];
   };
   using Storage = SharedStorage<3, OfEpilogue>;
   using Walk = RowsWalk;
@@ -36,28 +37,88 @@ struct Dhidden {
     return n_tile * kTileN + rank * (kTileN / 2);
   }
 
+  // The rows of a block that warp `warp` finishes: pairs, every third one. Row number i of them:
+  __device__ static int own_row(int warp, int i) {
+    return (warp + i / kRows * kEpilogueWarps) * kRows + i % kRows;
+  }
+
+  // Brings them by TMA, some pairs ahead of the epilogue, walking the tiles by itself.
+  class HiddenFetch {
+   public:
+    __device__ HiddenFetch(const Params& p, OfEpilogue& to, int warp, int lane, int rank)
+        : p_(p),
+          hidden_(to.hidden[warp][0]),
+          arrived_(to.arrived[warp]),
+          warp_(warp),
+          rank_(rank),
+          issues_(lane == 0),
+          walk_(p) {
+      if (p.plain) return;
+      if (issues_) {
+        for (int i = 0; i < kSlots; ++i) Barrier::init(&arrived_[i], 1);
+        cutlass::arch::fence_barrier_init();
+      }
+      __syncwarp();
+      find_block();
+      for (int i = 0; i < kSlots; ++i) issue();
+    }
+    // The next pair into the slot after the last, which all lanes have read.
+    __device__ void issue() {
+      if (!walk_.valid()) return;
+      if (issues_) {
+        uint64_t* arrived = &arrived_[slot_.index];
+        Barrier::arrive_and_expect_tx(arrived, (p_.activation.gated() ? 2 : 1) * kRows * kTileN * 2);
+        cute::SM90_TMA_LOAD_3D::copy(
+            &p_.map_hidden, arrived, static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST),
+            hidden_ + slot_.index * kSlotSize, walk_.work().n_tile * kTileN, 0, row_);
+      }
+      slot_.advance();
+      row_ += kEpilogueWarps * kRows;
+      if (row_ >= end_) {
+        next_block();
+        find_block();
+      }
+    }
+
+   private:
+    __device__ void next_block() {
+      half_ ^= 1;
+      if (half_ == 0) walk_.advance();
+    }
+    __device__ void find_block() {
+      for (; walk_.valid(); next_block()) {
+        const int begin = walk_.block_begin(half_, rank_);
+        row_ = begin + own_row(warp_, 0);
+        end_ = min(begin + kBlockRows, walk_.work().row_end);
+        if (row_ < end_) return;
+      }
+    }
+
+    const Params& p_;
+    __nv_bfloat16* const hidden_;
+    uint64_t* const arrived_;
+    const int warp_, rank_;
+    const bool issues_;
+    RowsWalk walk_;
+    int half_ = 0, row_ = 0, end_ = 0;
+    Ring<kSlots> slot_;
+  };
+
   class Epilogue {
    public:
-    __device__ Epilogue(Storage& shared, int warp, int lane)
-        : ring_(shared.of_epilogue.hidden[warp] + lane * 8) {}
+    __device__ Epilogue(const Params& p, Storage& shared, int warp, int lane, int rank)
+        : hidden_(shared.of_epilogue.hidden[warp][0] + lane * 8),
+          arrived_(shared.of_epilogue.arrived[warp]),
+          fetch_(p, shared.of_epilogue, warp, lane, rank) {}
 
     __device__ void start_tile() { weight_[0] = next_weight_[0], weight_[1] = next_weight_[1]; }
 
-    // A tile ahead: where the kept hidden rows of this warp lie, and the gate weights of its rows, one a
-    // lane.
+    // A tile ahead: the gate weights of this warp's rows, one a lane.
     __device__ void prepare(const Params& p, const Work& work, int begin, int half, int warp, int lane) {
       if (p.plain) return;
-      const int rows = min(kBlockRows, work.row_end - begin);
-      const Source source{begin + warp, num_own_rows(rows, warp), work.n_tile * kTileN + lane * 8};
-      if (source.rows > 0) {
-        bool placed = false;
-#pragma unroll
-        for (Source& place : sources_)
-          if (!placed && place.rows == 0) place = source, placed = true;
-      }
-      const int row = warp + kEpilogueWarps * lane;
-      const bool mine = row < rows;
-      next_weight_[half] = mine ? __ldg(p.gate_weights + __ldg(p.row_assignment + begin + row)) : 0.f;
+      const int row = begin + own_row(warp, lane);
+      const bool mine = row < min(begin + kBlockRows, work.row_end);
+      next_weight_[half] = mine ? __ldg(p.gate_weights + __ldg(p.row_assignment + row)) : 0.f;
     }
     __device__ void run(const Params& p, const Work& work, int begin, int half, Element* finished, int warp,
                         int lane) {
@@ -71,83 +132,61 @@ struct Dhidden {
     }
 
    private:
-    struct Source {  // hidden rows still to be fetched, every third one
-      int next_row = 0, rows = 0, column = 0;
-    };
-    __device__ static int num_own_rows(int rows, int warp) {
-      return (rows - warp + kEpilogueWarps - 1) / kEpilogueWarps;
-    }
-
-    // Fills the ring: each lane copies what it will read itself, so that no barrier is needed.
-    template <bool gated>
-    __device__ void fetch(const Params& p) {
-#pragma unroll 1
-      while (ahead_ < kHiddenRows) {
-        if (sources_[0].rows == 0) return;
-        Source& source = sources_[0];
-        const uint32_t to = cute::cast_smem_ptr_to_uint(ring_ + fetched_ * 2 * kTileN);
-        const bool inside = source.column < p.expert_width;
-        const __nv_bfloat16* from =
-            p.hidden + (inside ? source.next_row * p.hidden_stride + source.column : 0);
-        copy(to, from, inside);
-        if constexpr (gated) copy(to + 2 * kTileN, inside ? from + p.expert_width : from, inside);
-        cute::cp_async_fence();
-        source.next_row += kEpilogueWarps;
-        if (--source.rows == 0)
-          sources_[0] = sources_[1], sources_[1] = sources_[2], sources_[2] = sources_[3], sources_[3] = {};
-        ++ahead_;
-        fetched_ = fetched_ + 1 < kHiddenRows ? fetched_ + 1 : 0;
-      }
-    }
-    __device__ static void copy(uint32_t to, const __nv_bfloat16* from, bool valid) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-                   : "memory");
-    }
-
-    // A warp takes a row of 256 columns at a time, while the next ones are on their way from memory. One row
-    // a turn: unrolled, the code no longer fits the instruction cache next to the scheduler.
+    // A warp takes a pair of rows of 256 columns at a time. One pair a turn: with more the code no longer
+    // fits the instruction cache next to the scheduler; with single rows a store waits for the one before to
+    // read its registers.
     template <ActivationKind kind>
     __device__ void write(const Params& p, const Work& work, int begin, float weights, Element* finished,
                           int warp, int lane) {
+      constexpr int kWidth = (is_gated(kind) ? 2 : 1) * kTileN;
       const int column = work.n_tile * kTileN + lane * 8;
       const bool inside = column < p.expert_width;
-      const int count = num_own_rows(min(kBlockRows, work.row_end - begin), warp);
-      const long first = begin + warp;
+      const int rows = min(kBlockRows, work.row_end - begin);
+      const long first = begin + own_row(warp, 0);
       __nv_bfloat16* dhidden = p.dhidden + first * p.hidden_stride + column;
       __nv_bfloat16* weighted = p.weighted + first * p.expert_width + column;
 #pragma unroll 1
-      for (int index = 0; index < count; ++index) {
-        fetch<is_gated(kind)>(p);
-        if (ahead_ == kHiddenRows)
-          cute::cp_async_wait<kHiddenRows - 1>();
-        else
-          cute::cp_async_wait<0>();
-        const __nv_bfloat16* hidden = ring_ + read_ * 2 * kTileN;
-        const Chunk gate{*reinterpret_cast<const uint4*>(hidden)};
-        Chunk up{};
-        if constexpr (is_gated(kind)) up.bits = *reinterpret_cast<const uint4*>(hidden + kTileN);
-        --ahead_;
-        read_ = read_ + 1 < kHiddenRows ? read_ + 1 : 0;
-        const int row = warp + kEpilogueWarps * index;
-        const float weight = __shfl_sync(0xffffffffu, weights, index);
-        Chunk dgate, dup, activated;
-        const float part = apply<kind>(p.activation, weight, read_finished(finished, row, lane * 8), gate, up,
-                                       dgate, dup, activated);
-        write_chunk_if(inside, dhidden, dgate);
-        if constexpr (is_gated(kind)) write_chunk_if(inside, dhidden + p.expert_width, dup);
-        write_chunk_if(inside, weighted, activated);
-        // This row of the finished tile has been read: its place keeps the lanes' parts.
+      for (int i = 0; own_row(warp, i) < rows; i += kRows) {
+        const int row = own_row(warp, i);
+        wait(arrived_[slot_.index], slot_.phase);
+        const __nv_bfloat16* hidden = hidden_ + slot_.index * kSlotSize;
+        slot_.advance();
+        Chunk da[kRows], gate[kRows], up[kRows] = {}, dgate[kRows], dup[kRows], activated[kRows];
+        float part[kRows];
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          gate[r].bits = *reinterpret_cast<const uint4*>(hidden + r * kWidth);
+          if constexpr (is_gated(kind))
+            up[r].bits = *reinterpret_cast<const uint4*>(hidden + r * kWidth + kTileN);
+          da[r] = read_finished(finished, row + r, lane * 8);
+        }
         __syncwarp();
-        parts_of(finished, row)[lane] = inside ? part : 0.f;
-        dhidden += kEpilogueWarps * p.hidden_stride, weighted += kEpilogueWarps * long(p.expert_width);
+        fetch_.issue();
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+          part[r] = apply<kind>(p.activation, __shfl_sync(0xffffffffu, weights, i + r), da[r], gate[r], up[r],
+                                dgate[r], dup[r], activated[r]);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const bool valid = inside && row + r < rows;
+          write_chunk_if(valid, dhidden + r * p.hidden_stride, dgate[r]);
+          if constexpr (is_gated(kind))
+            write_chunk_if(valid, dhidden + r * p.hidden_stride + p.expert_width, dup[r]);
+          write_chunk_if(valid, weighted + r * long(p.expert_width), activated[r]);
+          // This row of the finished tile has been read: its place keeps the lanes' parts.
+          parts_of(finished, row + r)[lane] = inside ? part[r] : 0.f;
+        }
+        dhidden += kEpilogueWarps * kRows * p.hidden_stride;
+        weighted += kEpilogueWarps * kRows * long(p.expert_width);
       }
       __syncwarp();
-      if (lane < count) {  // a lane sums a row, each from another bank on
-        const float* parts = parts_of(finished, warp + kEpilogueWarps * lane);
+      const int row = own_row(warp, lane);
+      if (row < rows) {  // a lane sums a row, each from another bank on
+        const float* parts = parts_of(finished, row);
         float sum = 0.f;
 #pragma unroll 8
         for (int i = 0; i < 32; ++i) sum += parts[(i + lane) % 32];
-        p.gate_parts[work.n_tile * p.max_rows + first + kEpilogueWarps * lane] = sum;
+        p.gate_parts[work.n_tile * p.max_rows + begin + row] = sum;
       }
     }
     __device__ static float* parts_of(Element* finished, int row) {
@@ -174,10 +213,11 @@ struct Dhidden {
       return part;
     }
 
-    float weight_[2], next_weight_[2] = {};   // of the halves of a tile, one row a lane
-    __nv_bfloat16* const ring_;               // this lane's chunk of the first row
-    Source sources_[4];                       // in order, as many as begin a tile ahead
-    int ahead_ = 0, fetched_ = 0, read_ = 0;  // rows in the ring, and places in it
+    float weight_[2], next_weight_[2] = {};  // of the halves of a tile, one row a lane
+    const __nv_bfloat16* const hidden_;      // this lane's chunk of the first slot
+    uint64_t* const arrived_;
+    HiddenFetch fetch_;
+    Ring<kSlots> slot_;
   };
 };
 
@@ -197,7 +237,9 @@ void multiply_and_activate(const ExpertShape& shape, const ExpertPlan& plan, con
   p.expert_width = shape.expert_width;
   p.hidden_stride = product.activation.hidden_width(shape.expert_width);
   p.max_rows = shape.max_rows;
-  p.hidden = static_cast<const __nv_bfloat16*>(product.hidden);
+  const long F = shape.expert_width, parts = p.hidden_stride / F;
+  p.map_hidden = make_straight_map(product.hidden, {F, parts, shape.max_rows}, {F, p.hidden_stride},
+                                   {kTileN, static_cast<int>(parts), Dhidden<gather>::kRows});
   p.gate_weights = product.gate_weights;
   p.dhidden = static_cast<__nv_bfloat16*>(product.dhidden);
   p.weighted = static_cast<__nv_bfloat16*>(product.weighted);

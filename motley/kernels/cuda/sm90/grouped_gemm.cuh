@@ -12,7 +12,7 @@
 //   b_begin(p, n_tile, rank) where this block's half of the tile's B begins
 //   direct(), store_direct   of outer products: those that multiply add into memory themselves (not bf16, or
 //                            onto what is there), because the finished tile is rounded to bf16
-//   Epilogue                 (shared, warp, lane); start_tile(); for the tile after this one
+//   Epilogue                 (p, shared, warp, lane, rank); start_tile(); for the tile after this one
 //                            prepare(p, work, begin, half, warp, lane); then on 64 rows from `begin`
 //                            run(p, work, begin, half, finished, warp, lane)
 #pragma once
@@ -31,7 +31,7 @@ __device__ void finish(const typename Op::Params& p, typename Op::Storage& share
   if constexpr (Op::kOuter)
     if (p.direct()) return;
   uint32_t phases = 0;  // a bit for each half
-  typename Op::Epilogue epilogue(shared, warp, lane);
+  typename Op::Epilogue epilogue(p, shared, warp, lane, rank);
   typename Op::Walk walk(p);
   const auto prepare = [&] {
     if (!walk.valid()) return;

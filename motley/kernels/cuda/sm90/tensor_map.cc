@@ -25,17 +25,17 @@ Encode find_encode() {
   return reinterpret_cast<Encode>(function);
 }
 
-CUtensorMap make_map(int rank, const void* base, const long* sizes, const long* strides, const int* box) {
+CUtensorMap make_map(int rank, const void* base, const long* sizes, const long* strides, const int* box,
+                     CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B) {
   static const Encode encode = find_encode();
   CUtensorMap map;
   cuuint64_t all_sizes[5], bytes[5];
   cuuint32_t all_boxes[5], steps[5];
   for (int i = 0; i < rank; ++i) all_sizes[i] = sizes[i], all_boxes[i] = box[i], steps[i] = 1;
   for (int i = 0; i < rank - 1; ++i) bytes[i] = 2 * static_cast<cuuint64_t>(strides[i]);
-  const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(base), all_sizes, bytes,
-             all_boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(base),
+                                 all_sizes, bytes, all_boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return map;
   std::string text;
   for (int i = rank - 1; i >= 0; --i)
@@ -57,6 +57,11 @@ CUtensorMap make_tensor_map(const void* base, long columns, long rows, long plan
 CUtensorMap make_tensor_map(const void* base, const long (&sizes)[5], const long (&strides)[4],
                             const int (&box)[5]) {
   return make_map(5, base, sizes, strides, box);
+}
+
+CUtensorMap make_straight_map(const void* base, const long (&sizes)[3], const long (&strides)[2],
+                              const int (&box)[3]) {
+  return make_map(3, base, sizes, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
 }  // namespace motley::cuda::sm90

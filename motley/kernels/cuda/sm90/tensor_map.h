@@ -14,4 +14,8 @@ CUtensorMap make_tensor_map(const void* base, long columns, long rows, long plan
 CUtensorMap make_tensor_map(const void* base, const long (&sizes)[5], const long (&strides)[4],
                             const int (&box)[5]);
 
+// The same in three dimensions, in the order of memory instead of the swizzle; rows of the box of up to 256.
+CUtensorMap make_straight_map(const void* base, const long (&sizes)[3], const long (&strides)[2],
+                              const int (&box)[3]);
+
 }  // namespace motley::cuda::sm90
