@@ -177,8 +177,8 @@ class Run {
                    const char* what, const std::function<void(Gradient)>& compute);
   void bias_close(bool down_side, const DeviceArray<uint16_t>& dhidden);
   void check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uint16_t>& rows,
-                   const DeviceArray<uint16_t>& weighted, const DeviceArray<uint16_t>& dx_rows,
-                   const std::vector<float>& gate_gradients);
+                   const DeviceArray<uint16_t>& dhidden, const DeviceArray<uint16_t>& weighted,
+                   const DeviceArray<uint16_t>& dx_rows, const std::vector<float>& gate_gradients);
 
   const Case& c;
   Report& report;
@@ -404,15 +404,15 @@ void Run::run() {
       expert_outer(family, shape, layer.plan, {weighted.get(), F, rows.get(), D, false, D, true, gradient},
                    nullptr);
     });
-  check_whole(hidden, rows, weighted, dx_rows, got_gate);
+  check_whole(hidden, rows, dhidden, weighted, dx_rows, got_gate);
 }
 
 // The layer in one go: the same bits as its products, and the sums per token.
 void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uint16_t>& rows,
-                      const DeviceArray<uint16_t>& weighted, const DeviceArray<uint16_t>& dx_rows,
-                      const std::vector<float>& gate_gradients) {
-  DeviceArray<uint16_t> y(size_t(T) * D), kept(size_t(R) * G), dx(size_t(T) * D), dhidden(size_t(R) * G),
-      weighted_again(size_t(R) * F);
+                      const DeviceArray<uint16_t>& dhidden, const DeviceArray<uint16_t>& weighted,
+                      const DeviceArray<uint16_t>& dx_rows, const std::vector<float>& gate_gradients) {
+  DeviceArray<uint16_t> y(size_t(T) * D), kept(size_t(R) * G), dx(size_t(T) * D),
+      dhidden_again(size_t(R) * G), weighted_again(size_t(R) * F);
   DeviceArray<float> y_fp32(size_t(T) * D), dgate_weights(R);
   DeviceArray<char> scratch(expert_layer_forward_workspace_bytes(shape)),
       backward_scratch(expert_layer_backward_input_workspace_bytes(shape));
@@ -423,7 +423,7 @@ void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uin
   outer_close({dy.get(), x_stride, true, D}, weighted.get(), F, false, "ddown at once", [&](Gradient down) {
     expert_layer_backward_input(layer,
                                 {dy.get(), x_stride, gate_weights.get(), kept.get(), dx.get(), false,
-                                 dgate_weights.get(), dhidden.get(), weighted_again.get(), down},
+                                 dgate_weights.get(), dhidden_again.get(), weighted_again.get(), down},
                                 backward_scratch.get(), nullptr);
   });
   const std::vector<int> at = token_rows.host();
@@ -449,7 +449,9 @@ void Run::check_whole(const DeviceArray<uint16_t>& hidden, const DeviceArray<uin
   report.check(y.guard_intact() && y_fp32.guard_intact() && dx.guard_intact() &&
                    dgate_weights.guard_intact() && scratch.guard_intact() && backward_scratch.guard_intact(),
                "guards of the layer");
-  report.check(same_bits(kept, hidden), "the same bits twice");
+  report.check(
+      same_bits(kept, hidden) && same_bits(dhidden_again, dhidden) && same_bits(weighted_again, weighted),
+      "the same bits twice");
 }
 
 }  // namespace

@@ -114,7 +114,7 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
     present_rows(shape, layer.plan, layer.token_rows, present, stream);
     token_rows = present;
   }
-  const bool copies = backward.down.data && dy_wants_copy(layer.family, F);
+  const bool copies = backward.down.data && wants_copy(layer.family, F);
   const void* dy = backward.dy;
   long dy_stride = backward.dy_stride;
   if (copies) {
@@ -142,7 +142,7 @@ size_t expert_layer_backward_weight_workspace_bytes(const ExpertLayer& layer) {
   const int hidden_width = layer.activation.hidden_width(shape.expert_width);
   Workspace space(nullptr);
   space.take<int>(outer_scratch_size(shape, hidden_width, shape.model_width));
-  if (outer_wants_copy(layer.family, hidden_width)) {
+  if (wants_copy(layer.family, hidden_width)) {
     space.take_bytes(rows_bytes(shape, shape.model_width));
     space.take<int>(size_t(shape.num_tokens) * shape.top_k);
   }
@@ -157,7 +157,7 @@ void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBac
   int* dealt = space.take<int>(outer_scratch_size(shape, G, D));
   void* rows = nullptr;
   const int* token_rows = layer.token_rows;
-  if (outer_wants_copy(layer.family, G)) {
+  if (wants_copy(layer.family, G)) {
     rows = space.take_bytes(rows_bytes(shape, D));
     if (!token_rows && (backward.down.data || backward.gate_up.data)) {
       int* inverted = space.take<int>(size_t(shape.num_tokens) * shape.top_k);
@@ -168,7 +168,7 @@ void expert_layer_backward_weight(const ExpertLayer& layer, const ExpertLayerBac
   const auto of_tokens = [&](const void* by_row, int width, const void* tokens, long stride, bool token_first,
                              const Gradient& gradient) {
     if (!gradient.data) return;
-    const bool copies = outer_wants_copy(layer.family, width);
+    const bool copies = wants_copy(layer.family, width);
     if (copies) {
       copy_to_rows(shape, token_rows, tokens, stride, rows, stream);
       tokens = rows, stride = D;

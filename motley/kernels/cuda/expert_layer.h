@@ -73,7 +73,7 @@ void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& fo
 
 // dx [T, D], dgate_weights [T * K] (zeros without a row here), and what the weight gradients need: dhidden
 // [max_rows, G] and weighted [max_rows, F], whose rows of absent experts are left alone. The gradient of
-// `down`, if it is wanted at once: where dy_wants_copy, a copy of dy in the plan's order serves both.
+// `down`, if it is wanted at once: where wants_copy, a copy of dy in the plan's order serves both.
 // Scratch: rows [max_rows, D], for one thing after the other; parts of the gate weights' gradients, the
 // present token rows, outer_scratch_size.
 struct ExpertLayerBackwardInput {
@@ -93,7 +93,7 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
 
 // Gradients that do not accumulate are overwritten at all places, with zeros where there is no expert or no
 // row; every one may be null. The layer's token_rows may be null. Scratch: rows [max_rows, D] where
-// outer_wants_copy, for one thing after the other; token rows, outer_scratch_size.
+// wants_copy, for one thing after the other; token rows, outer_scratch_size.
 struct ExpertLayerBackwardWeight {
   const void* dy;  // [T, D]
   long dy_stride;

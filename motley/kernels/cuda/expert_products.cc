@@ -35,13 +35,12 @@ const char* family_name(Family family) { return family == Family::kSm90 ? "sm90"
 
 ProductTiles product_tiles(Family family, const ExpertShape& shape, const Activation& activation,
                            Product product, int shared_bytes) {
-  const int row_width = activation.hidden_width(shape.expert_width);
-  RowsCome rows_come = RowsCome::kGathered;
-  if (product == Product::kDown || product == Product::kDx) rows_come = RowsCome::kInOrder;
-  if (product == Product::kDgateUp ? outer_wants_copy(family, row_width)
-                                   : (product == Product::kDdown || product == Product::kDhidden) &&
-                                         dy_wants_copy(family, shape.expert_width))
-    rows_come = RowsCome::kCopied;
+  const bool by_token = product != Product::kDown && product != Product::kDx;
+  const bool copied =
+      by_token && product != Product::kUp &&
+      wants_copy(family, product == Product::kDgateUp ? activation.hidden_width(shape.expert_width)
+                                                      : shape.expert_width);
+  const RowsCome rows_come = copied ? RowsCome::kCopied : by_token ? RowsCome::kGathered : RowsCome::kInOrder;
   if (family == Family::kSm90)
     return {2 * sm90::kClusterBlocks * sm90::kBlockRows,
             sm90::kTileN,
@@ -83,7 +82,8 @@ void expert_matmul(Family family, const ExpertShape& shape, const ExpertPlan& pl
 
 size_t outer_scratch_size(const ExpertShape& shape, int row_width, int gathered_width) {
   const auto tiles = [](int width) { return size_t(width + sm90::kTileN - 1) / sm90::kTileN; };
-  return sm90::kMostClusters + shape.num_experts * tiles(row_width) * tiles(gathered_width);
+  return sm90::kDealtHeader + sm90::kMostClusters +
+         shape.num_experts * tiles(row_width) * tiles(gathered_width);
 }
 
 void expert_outer(Family family, const ExpertShape& shape, const ExpertPlan& plan,

@@ -105,13 +105,11 @@ struct OuterProduct {
   int* scratch = nullptr;  // outer_scratch_size; null: experts by number, however many rows they have
 };
 size_t outer_scratch_size(const ExpertShape& shape, int row_width, int gathered_width);
-// Whether expert_outer by token is slower than on a copy in the plan's order, the copy included; and whether
-// it and expert_dhidden are, which can share one.
-constexpr bool outer_wants_copy(Family family, int row_width) {
+// Whether a product that reads rows by token beside rows of this width is better off with a copy of them in
+// the plan's order, the copy included: a weight gradient, or that of `down` and expert_dhidden, which share
+// one.
+constexpr bool wants_copy(Family family, int row_width) {
   return family == Family::kSm90 && row_width >= 640;
-}
-constexpr bool dy_wants_copy(Family family, int expert_width) {
-  return family == Family::kSm90 && expert_width >= 512;
 }
 
 // How a product is cut, a pure function of its shape, so that it can be printed.

@@ -14,7 +14,10 @@ inline void set_rows_walk(GemmParams& p, const ExpertPlan& plan, int depth, int 
   p.num_tiles = plan.schedule.num_tiles;
   p.depth = depth;
   p.num_n_tiles = num_n_tiles;
-  p.group = 8;
+  // Row tiles of a group read an expert's weights together. Where those stay in L2 from one group to the
+  // next, small groups are best: rows are read again sooner.
+  constexpr long kStaysInL2 = 24l << 20;
+  p.group = 2l * depth * num_n_tiles * kTileN <= kStaysInL2 ? 2 : 8;
 }
 
 inline void set_outer_walk(GemmParams& p, const ExpertShape& shape, const ExpertPlan& plan, int height,

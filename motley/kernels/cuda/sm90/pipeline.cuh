@@ -8,6 +8,7 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/tensor.hpp>
 
+#include "motley/kernels/cuda/sm90/deal_tiles.h"
 #include "motley/kernels/cuda/sm90/gemm_params.h"
 
 namespace motley::cuda::sm90 {
@@ -110,7 +111,10 @@ class RowsWalk {
 class OuterWalk {
  public:
   __device__ explicit OuterWalk(const GemmParams& p) : p_(p), next_(blockIdx.x / kClusterBlocks) {
-    if (p.dealt) next_ = __ldg(p.dealt + next_);
+    if (p.dealt && __ldg(p.dealt)) {
+      dealt_ = p.dealt + kDealtHeader;
+      next_ = __ldg(dealt_ + next_);
+    }
     prefetch();
     advance();
   }
@@ -139,7 +143,7 @@ class OuterWalk {
       if (!ahead_valid_) return;
       const int within = next_ - expert * per_expert, clusters = gridDim.x / kClusterBlocks;
       const int place = p_.place_of_expert ? __ldg(p_.place_of_expert + expert) : expert;
-      next_ = p_.dealt ? __ldg(p_.dealt + clusters + next_) : next_ + clusters;
+      next_ = dealt_ ? __ldg(dealt_ + clusters + next_) : next_ + clusters;
       if (place < 0) continue;
       const int n = within / p_.num_m_tiles;
       ahead_ = {__ldg(p_.expert_offset + expert), __ldg(p_.expert_offset + expert + 1), place,
@@ -149,6 +153,7 @@ class OuterWalk {
   }
 
   const GemmParams& p_;
+  const int* dealt_ = nullptr;
   int next_;
   bool valid_ = false, ahead_valid_ = false;
   Work work_{}, ahead_{};
