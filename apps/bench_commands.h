@@ -10,6 +10,7 @@
 
 namespace motley {
 
+void add_bench_operators(CLI::App& bench, std::function<void()>& action);
 void add_bench_train(CLI::App& bench, std::function<void()>& action);
 void add_bench_zero_experts(CLI::App& bench, std::function<void()>& action);
 void add_bench_gating(CLI::App& bench, std::function<void()>& action);

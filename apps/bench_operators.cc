@@ -1,161 +1,134 @@
-#include "apps/bench_operators.h"
-
+// `motley bench operators`: the experts' operators beside the floors that this machine sets them.
 #include <ATen/Parallel.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/topk.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
-#include <algorithm>
-#include <functional>
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <vector>
 
-#include "benchmarks/device.h"
+#include "apps/bench_commands.h"
 #include "benchmarks/gpu_ceilings.h"
-#include "benchmarks/operators/ceilings.h"
-#include "motley/base/clock.h"
+#include "benchmarks/operators/one_layer.h"
+#include "motley/base/concat.h"
 #include "motley/base/error.h"
-#include "motley/kernels/cpu/families.h"
-#include "motley/ops/expert_ffn.h"
+#include "motley/ops/device.h"
 
 namespace motley {
 namespace {
 
-constexpr double kSecondsPerRow = 2.0;
-constexpr int64_t kCacheBytes = int64_t{256} << 20;  // more than any cache holds
+using Measure = void(const bench::OperatorBench&, at::ScalarType);
+const std::map<std::string, Measure*> kTables = {{"matmul", bench::bench_matmul},
+                                                 {"ffn", bench::bench_ffn},
+                                                 {"decode", bench::bench_decode},
+                                                 {"scaling", bench::bench_scaling}};
 
-OperatorBenchRow measure(std::string name, double flops, const std::function<void(int64_t)>& run,
-                         c10::Device device = c10::kCPU) {
-  run(0);
-  bench::wait_for(device);
-  std::vector<double> times;
-  const double begin = seconds_now();
-  for (int64_t i = 1; times.size() < 5 || seconds_now() - begin < kSecondsPerRow; ++i) {
-    const double start = seconds_now();
-    run(i);
-    bench::wait_for(device);
-    times.push_back(seconds_now() - start);
-  }
-  std::sort(times.begin(), times.end());
-  return {std::move(name), flops, times[times.size() / 2], times.front(), times.back()};
-}
-
-double measure_peak(at::ScalarType dtype, c10::Device device) {
-  if (!device.is_cpu()) return bench::gpu_matrix_peak(device, dtype);
-  constexpr int64_t kSize = 2048;
-  const at::Tensor a = at::randn({kSize, kSize}).to(dtype), b = at::randn({kSize, kSize}).to(dtype);
-  const auto product = measure("", 2.0 * kSize * kSize * kSize, [&](int64_t) { at::mm(a, b); });
-  const double in_registers =
-      dtype == at::kFloat ? bench::fma_peak() : std::max(bench::bf16_pair_peak(), bench::tile_peak());
-  return std::max(product.flops / product.least, in_registers * at::get_num_threads());
-}
-
-struct Case {
-  at::Tensor x, gate_weights, slots;
-  RoutingPlan plan;
-  std::vector<ExpertWeights> weights;       // used in turn
-  std::vector<at::Tensor> tokens, choices;  // of each expert, for the loop
+struct OperatorsBenchArguments {
+  BenchArguments common;
+  std::string what = "layer";
+  bench::OneLayer layer;
+  std::vector<std::string> dtypes = {"fp32"};
+  double seconds = 2;
 };
 
-Case make_case(const OperatorBench& bench, at::ScalarType dtype) {
-  Case made;
-  const auto fp32 = at::TensorOptions().dtype(at::kFloat).device(bench.device);
-  made.x = at::randn({bench.tokens, bench.hidden}, fp32).to(dtype);
-  made.gate_weights = at::rand({bench.tokens, bench.top_k}, fp32);
-  made.slots = std::get<1>(at::rand({bench.tokens, bench.experts}, fp32).topk(bench.top_k, 1))
-                   .to(at::kInt)
-                   .contiguous();
-  made.plan = ops::routing_plan(made.slots, bench.experts);
-  const int64_t bytes = 3 * bench.experts * bench.hidden * bench.width * made.x.element_size();
-  const int64_t sets = std::clamp<int64_t>(kCacheBytes / bytes + 1, 1, 16);
-  for (int64_t i = 0; i < sets; ++i) {
-    ExpertWeights weights;
-    weights.gate_up = at::randn({bench.experts, 2 * bench.width, bench.hidden}, fp32.dtype(dtype)).mul_(0.02);
-    weights.down = at::randn({bench.experts, bench.hidden, bench.width}, fp32.dtype(dtype)).mul_(0.02);
-    made.weights.push_back(std::move(weights));
+nlohmann::json print(const bench::OperatorRow& row) {
+  const std::string dtype = row.type == at::kFloat ? "fp32" : "bf16";
+  std::fprintf(stderr, "  %-46s %s %32s %8.1f GFLOP/s %5.1f %% of peak", row.name.c_str(), dtype.c_str(),
+               format_timing(row.time).c_str(), row.work.flops / row.time.median / 1e9,
+               100 * row.share_of_peak());
+  if (row.read > 0) {
+    std::fprintf(stderr, " %7.1f GB/s %5.1f %% of %.1f", row.work.bytes / row.time.median / 1e9,
+                 100 * row.share_of_read(), row.read / 1e9);
   }
-  for (int64_t expert = 0; expert < bench.experts; ++expert) {
-    const at::Tensor chosen = made.slots.eq(expert).nonzero();
-    made.tokens.push_back(chosen.select(1, 0).contiguous());
-    made.choices.push_back(chosen.select(1, 1).contiguous());
-  }
-  return made;
+  std::fprintf(stderr, " %5.1f %% of its floor %s\n", 100 * row.share(), row.remark.c_str());
+  nlohmann::json object = timing_json(row.time);
+  object.update({{"name", row.name},
+                 {"dtype", dtype},
+                 {"flops_per_second", row.work.flops / row.time.median},
+                 {"share_of_peak", row.share_of_peak()},
+                 {"bytes_per_second", row.work.bytes / row.time.median},
+                 {"share_of_read", row.share_of_read()},
+                 {"share_of_floor", row.share()},
+                 {"remark", row.remark}});
+  return object;
 }
 
-// What one would write without these operators: gather, two products and a scatter for each expert.
-at::Tensor loop_over_experts(const Case& made, const ExpertWeights& weights, const at::Tensor& x) {
-  at::Tensor y = at::zeros_like(x);
-  const int64_t width = weights.down.size(2);
-  for (size_t expert = 0; expert < made.tokens.size(); ++expert) {
-    const at::Tensor& tokens = made.tokens[expert];
-    if (tokens.size(0) == 0) continue;
-    const auto e = static_cast<int64_t>(expert);
-    const at::Tensor hidden = at::linear(x.index_select(0, tokens), weights.gate_up[e]);
-    const at::Tensor activated = at::silu(hidden.narrow(1, 0, width)).mul(hidden.narrow(1, width, width));
-    const at::Tensor gate =
-        made.gate_weights.index({tokens, made.choices[expert]}).to(x.dtype()).unsqueeze(1);
-    y = y.index_add(0, tokens, at::linear(activated, weights.down[e]).mul(gate));
+void run(const OperatorsBenchArguments& arguments) {
+  const bench::OneLayer& layer = arguments.layer;
+  if (layer.top_k > layer.experts) {
+    throw UserError(
+        Mistake{"--top-k", concat("at most --experts, ", layer.experts), concat(layer.top_k), ""});
   }
-  return y;
-}
-
-// Gradients of everything, as a training step asks for them.
-void backward(const Case& made,
-              const std::function<at::Tensor(const at::Tensor&, const ExpertWeights&)>& forward,
-              const ExpertWeights& weights, const at::Tensor& dy) {
-  at::AutoGradMode grad(true);
-  ExpertWeights leaves = weights;
-  leaves.gate_up = weights.gate_up.detach().requires_grad_(true);
-  leaves.down = weights.down.detach().requires_grad_(true);
-  const at::Tensor x = made.x.detach().requires_grad_(true);
-  forward(x, leaves).backward(dy);
+  const bool tables = arguments.what != "layer";
+  if (tables && !layer.device.is_cpu()) {
+    throw UserError(Mistake{"--device", concat("cpu for ", arguments.what), arguments.common.device, ""});
+  }
+  arguments.common.use_threads();
+  const c10::AutoGradMode grad(false);
+  nlohmann::json setting = bench_setting(arguments.common);
+  nlohmann::json rows = nlohmann::json::array();
+  const nlohmann::json& ceilings = setting["ceilings"];
+  const auto ceiling = [&](const char* name) { return ceilings.is_null() ? 0.0 : ceilings.value(name, 0.0); };
+  bench::OperatorBench bench{ceiling("fp32"), ceiling("bf16"), ceiling("read"), arguments.seconds,
+                             [&](const bench::OperatorRow& row) { rows.push_back(print(row)); }};
+  if (!layer.device.is_cpu()) bench.read = bench::gpu_read_bandwidth(layer.device);
+  std::fprintf(stderr, "%s kernels, %d threads\n", setting.at("kernels").get<std::string>().c_str(),
+               at::get_num_threads());
+  for (const std::string& dtype : arguments.dtypes) {
+    const at::ScalarType type = dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+    double& peak = type == at::kFloat ? bench.fp32 : bench.bf16;
+    if (peak == 0) peak = bench::product_peak(type, layer.device);
+    tables ? kTables.at(arguments.what)(bench, type) : bench::bench_one_layer(bench, type, layer);
+  }
+  if (!arguments.common.json) return;
+  setting["operators"] = rows;
+  std::cout << setting.dump() << std::endl;
 }
 
 }  // namespace
 
-OperatorBenchResult bench_operators(const OperatorBench& bench) {
-  if (bench.top_k > bench.experts) {
-    throw UserError(
-        Mistake{"--top-k", concat("at most --experts, ", bench.experts), concat(bench.top_k), ""});
-  }
-  at::NoGradGuard no_grad;
-  const at::ScalarType dtype = bench.bf16 ? at::kBFloat16 : at::kFloat;
-  const bool gpu = !bench.device.is_cpu();
-  OperatorBenchResult result{gpu ? "CUDA" : kernels::cpu_family().name,
-                             at::get_num_threads(),
-                             measure_peak(dtype, bench.device),
-                             {}};
-  const Case made = make_case(bench, dtype);
-  const at::Tensor dy = at::randn(made.x.sizes(), made.x.options());
-  const auto set = [&](int64_t i) -> const ExpertWeights& { return made.weights[i % made.weights.size()]; };
-  const auto ours = [&](const at::Tensor& x, const ExpertWeights& weights) {
-    return ops::expert_ffn(x, made.gate_weights, made.plan, weights);
-  };
-  const auto loop = [&](const at::Tensor& x, const ExpertWeights& weights) {
-    return loop_over_experts(made, weights, x);
-  };
-  const double flops =
-      6.0 * static_cast<double>(bench.tokens * bench.top_k) * static_cast<double>(bench.hidden * bench.width);
-  const auto row = [&](const char* name, double work, const std::function<void(int64_t)>& run) {
-    result.rows.push_back(measure(name, work, run, bench.device));
-  };
-  if (gpu) {
-    // The plan is part of the time there, as published figures have it.
-    row("routing_plan", 0, [&](int64_t) { ops::routing_plan(made.slots, bench.experts); });
-    row("plan and expert_ffn forward", flops, [&](int64_t i) {
-      const RoutingPlan plan = ops::routing_plan(made.slots, bench.experts);
-      ops::expert_ffn(made.x, made.gate_weights, plan, set(i));
-    });
-  }
-  row("expert_ffn forward", flops, [&](int64_t i) { ours(made.x, set(i)); });
-  row("at:: loop forward", flops, [&](int64_t i) { loop(made.x, set(i)); });
-  row("expert_ffn forward and backward", 3 * flops, [&](int64_t i) { backward(made, ours, set(i), dy); });
-  row("at:: loop forward and backward", 3 * flops, [&](int64_t i) { backward(made, loop, set(i), dy); });
-  return result;
+void add_bench_operators(CLI::App& bench, std::function<void()>& action) {
+  const auto arguments = std::make_shared<OperatorsBenchArguments>();
+  CLI::App* command =
+      bench.add_subcommand("operators", "The experts' operators beside their floors and torch");
+  command
+      ->add_option("WHAT", arguments->what,
+                   "layer: one of the sizes below; matmul, ffn, decode, scaling: tables of fixed sizes")
+      ->check(CLI::IsMember({"layer", "matmul", "ffn", "decode", "scaling"}))
+      ->capture_default_str();
+  add_size(*command, "--tokens", arguments->layer.tokens, "Tokens in a batch");
+  add_size(*command, "--hidden", arguments->layer.hidden, "Model width D");
+  add_size(*command, "--width", arguments->layer.width, "Expert width F");
+  add_size(*command, "--experts", arguments->layer.experts, "Experts");
+  add_size(*command, "--top-k", arguments->layer.top_k, "Experts a token");
+  command->add_option("--dtype", arguments->dtypes, "fp32, bf16 or fp32,bf16")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  command->add_option("--seconds", arguments->seconds, "How long to measure each row")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  arguments->common.add_to(*command);
+  command->footer(
+      "Median, least and most time on random tokens, with weights that no cache holds. The floor is the "
+      "larger "
+      "of\n"
+      "operations over the instruction peak and the weights' bytes over the read bandwidth, both of as many\n"
+      "threads and measured in the same run.\n"
+      "  layer    expert_ffn forward and backward beside a loop over experts in at:: calls\n"
+      "  matmul   expert_matmul of 64 experts of 512 and 64 gathered rows, beside at::linear; expert_outer\n"
+      "  ffn      512 tokens: D 512, F 1024, 16 experts, top-2; D 2048, F 1024, 64 experts, top-8\n"
+      "  decode   1, 2, 4, 8 tokens; each run between two readings of memory\n"
+      "  scaling  4096 tokens on 1, 2, 4 .. threads in turn, each beside the peak of as many\n"
+      "benchmarks/peers/operators.py measures Python peers beside it.");
+  command->callback([arguments, &action] {
+    action = [arguments] {
+      arguments->layer.device = parse_device(arguments->common.device, "--device");
+      run(*arguments);
+    };
+  });
 }
 
 }  // namespace motley

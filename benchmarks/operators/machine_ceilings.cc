@@ -33,41 +33,40 @@ double bf16_ceiling() {
   return on_all_threads(kernels::cpu_family().name == "amx" ? tile_peak : bf16_pair_peak);
 }
 
-ReadCeiling::ReadCeiling(int64_t bytes)
-    : memory_(at::ones({std::max(kMemory, 2 * bytes)}, at::kByte)), bytes_(bytes) {}
+ReadCeiling::ReadCeiling() : memory_(at::ones({kMemory}, at::kByte)) {
+  constexpr int kTries = 5;
+  std::vector<double> rates[2];
+  for (int i = 0; i < 2 * kTries; ++i) rates[i % 2].push_back(read(kMemory / 8, i % 2 == 1));
+  for (auto& each : rates) std::sort(each.begin(), each.end());
+  by_pages_ = rates[1][kTries / 2] > rates[0][kTries / 2];
+}
 
-void ReadCeiling::read() {
-  const auto order = rates_[1].size() < rates_[0].size() ? ReadOrder::kPages : ReadOrder::kLines;
-  if (position_ + bytes_ > memory_.numel()) position_ = 0;
-  const auto* from = static_cast<const std::byte*>(memory_.const_data_ptr()) + position_;
-  position_ += bytes_;
+double ReadCeiling::rate(int64_t bytes) { return read(bytes, by_pages_); }
+
+double ReadCeiling::read(int64_t bytes, bool by_pages) {
+  const auto order = by_pages ? ReadOrder::kPages : ReadOrder::kLines;
+  const auto* memory = static_cast<const std::byte*>(memory_.const_data_ptr());
+  const int64_t pieces = memory_.numel() / kPiece, wanted = (bytes + kPiece - 1) / kPiece;
   std::atomic<int64_t> next{0};
   std::atomic<bool> done{true};
   const double start = seconds_now();
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    for (int64_t at = next.fetch_add(kPiece); at < bytes_; at = next.fetch_add(kPiece)) {
-      if (!read_once(from + at, std::min(kPiece, bytes_ - at), order)) done = false;
+    for (int64_t i = next.fetch_add(1); i < wanted; i = next.fetch_add(1)) {
+      if (!read_once(memory + (position_ + i) % pieces * kPiece, kPiece, order)) done = false;
     }
   });
   const double seconds = seconds_now() - start;
-  rates_[static_cast<int>(order)].push_back(done ? static_cast<double>(bytes_) / seconds : 0);
-}
-
-double ReadCeiling::median() const {
-  double best = 0;
-  for (std::vector<double> rates : rates_) {
-    if (rates.empty()) continue;
-    std::sort(rates.begin(), rates.end());
-    best = std::max(best, rates[rates.size() / 2]);
-  }
-  return best;
+  position_ = (position_ + wanted) % pieces;
+  return done ? static_cast<double>(wanted * kPiece) / seconds : 0;
 }
 
 double read_ceiling(double seconds) {
-  ReadCeiling ceiling(int64_t{64} << 20);
+  ReadCeiling ceiling;
+  std::vector<double> rates;
   const double begin = seconds_now();
-  for (int i = 0; i < 10 || seconds_now() - begin < seconds; ++i) ceiling.read();
-  return ceiling.median();
+  while (rates.size() < 10 || seconds_now() - begin < seconds) rates.push_back(ceiling.rate(kMemory / 8));
+  std::sort(rates.begin(), rates.end());
+  return rates[rates.size() / 2];
 }
 
 }  // namespace motley::bench

@@ -13,21 +13,21 @@ namespace motley::bench {
 double fp32_ceiling();
 double bf16_ceiling();
 
-// Reads of memory larger than the caches. They are to be taken in turn with what is compared with them: other
-// machines of the same host change what memory gives from one second to the next.
+// Reads memory larger than the caches. Readings are to be taken in turn with what is compared with them:
+// other machines of the same host change what memory gives from one second to the next.
 class ReadCeiling {
  public:
-  // A reading takes the next `bytes`.
-  explicit ReadCeiling(int64_t bytes);
-  void read();
-  // Bytes a second, the median of the faster order; 0 where it cannot be told.
-  double median() const;
+  ReadCeiling();
+  // Reads the next `bytes`, in whichever order has been faster in the first readings; bytes a second, 0 where
+  // that cannot be told.
+  double rate(int64_t bytes);
 
  private:
+  double read(int64_t bytes, bool by_pages);
+
   at::Tensor memory_;
-  int64_t bytes_;
   int64_t position_ = 0;
-  std::vector<double> rates_[2];  // by order
+  bool by_pages_ = false;
 };
 
 // Of `seconds` of readings.

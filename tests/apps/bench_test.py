@@ -30,6 +30,20 @@ class Bench(CommandTest):
         self.assertLess(total, 3 * step["most_milliseconds"])
         self.assertLess(parts["other"]["backward_milliseconds"], 0.5 * total)
 
+    def test_operators_stand_beside_the_larger_of_two_floors(self):
+        sizes = ("--tokens", "8", "--hidden", "32", "--width", "32", "--experts", "4", "--seconds", "0")
+        figures = self.bench("operators", *sizes, "--dtype", "fp32,bf16")
+        rows = figures["operators"]
+        self.assertEqual([row["dtype"] for row in rows], ["fp32"] * 4 + ["bf16"] * 4)
+        for row in rows:
+            self.assertLess(row["least_milliseconds"], row["most_milliseconds"])
+            self.assertEqual(row["share_of_floor"], max(row["share_of_peak"], row["share_of_read"]), row["name"])
+
+    def test_tables_of_operators_are_measured_on_a_cpu(self):
+        result = self.motley.run("bench", "operators", "products")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("matmul", result.stderr)
+
     def test_zero_experts_take_the_rows_that_tau_gives_them(self):
         figures = self.bench(
             *("zero-experts", "--hidden", "32", "--width", "32", "--experts", "4", "--constant-experts", "1"),
