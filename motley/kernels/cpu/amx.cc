@@ -52,7 +52,7 @@ struct AmxTiles {
 
 const CpuKernels& amx_kernels() {
   static constexpr CpuKernels table = [] {
-    CpuKernels made = avx512_bf16_table();
+    CpuKernels made = avx512_bf16_table<RowOrder::kSideBySide>();
     made.name = "amx";
     made.tile_bf16 = TileProduct<AmxTiles>::run;
     made.tile_rows_bf16 = TileProduct<AmxTiles>::kMostRows;

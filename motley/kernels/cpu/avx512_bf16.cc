@@ -7,7 +7,7 @@ namespace motley::kernels {
 
 const CpuKernels& avx512_bf16_kernels() {
   static constexpr CpuKernels table = [] {
-    CpuKernels made = avx512_bf16_table();
+    CpuKernels made = avx512_bf16_table<RowOrder::kInOrder>();
     made.name = "avx512_bf16";
     return made;
   }();

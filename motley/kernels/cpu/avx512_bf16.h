@@ -40,19 +40,21 @@ struct MultiplyPairs {
   static __m512 multiply_add(__m512 sum, Vector a, Vector b) { return _mm512_dpbf16_ps(sum, b, a); }
 };
 
-inline void dot_rows_pairs(DType type, Rows x, int num_rows, const DotProduct& product) {
+template <RowOrder kOrder>
+void dot_rows_pairs(DType type, Rows x, int num_rows, const DotProduct& product) {
   if (type == DType::kFloat32) {
-    Avx512Dot<MultiplyFloats>::run(x, num_rows, product);
+    Avx512Dot<MultiplyFloats, kOrder>::run(x, num_rows, product);
   } else {
-    Avx512Dot<MultiplyPairs>::run(x, num_rows, product);
+    Avx512Dot<MultiplyPairs, kOrder>::run(x, num_rows, product);
   }
 }
 
+template <RowOrder kOrder>
 constexpr CpuKernels avx512_bf16_table() {
   CpuKernels table = avx512_table();
   table.panel_of_bf16 = DType::kBFloat16;
   table.tile_bf16 = Avx512Tile<MultiplyPairs>::run;
-  table.dot_rows = dot_rows_pairs;
+  table.dot_rows = dot_rows_pairs<kOrder>;
   return table;
 }
 

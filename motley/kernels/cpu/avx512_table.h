@@ -2,6 +2,7 @@
 // the anonymous namespace.
 #pragma once
 
+#include "motley/kernels/cpu/avx512_dot.h"
 #include "motley/kernels/cpu/avx512_pack.h"
 #include "motley/kernels/cpu/avx512_products.h"
 #include "motley/kernels/cpu/elementwise.h"
@@ -12,7 +13,7 @@ namespace {
 
 inline void dot_rows_floats(DType type, Rows x, int num_rows, const DotProduct& product) {
   if (type == DType::kFloat32) {
-    Avx512Dot<MultiplyFloats>::run(x, num_rows, product);
+    Avx512Dot<MultiplyFloats, RowOrder::kSideBySide>::run(x, num_rows, product);
   } else {
     DotRows<16>::run(type, x, num_rows, product);
   }

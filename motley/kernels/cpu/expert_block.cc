@@ -1,6 +1,7 @@
 #include "motley/kernels/cpu/expert_block.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace motley::kernels {
 namespace {
@@ -90,6 +91,10 @@ void store_few(const CpuKernels& kernels, const BlockInput& x, const float* few,
   }
 }
 
+// Rows whose distance is a multiple of a page would compete for the same few places of the first-level cache,
+// also with the weight that streams past them.
+int64_t few_row_bytes(DType type, int64_t depth) { return Arena::rounded(depth * size_of(type)) + 512; }
+
 BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_rows) {
   BlockInput input;
   input.few_rows = few_of(kernels, type, num_rows);
@@ -106,7 +111,7 @@ BlockInput split(const CpuKernels& kernels, DType type, int64_t depth, int num_r
 
 int64_t block_input_bytes(const CpuKernels& kernels, DType type, int64_t depth, int num_rows) {
   const BlockInput input = split(kernels, type, depth, num_rows);
-  int64_t bytes = input.few_rows * Arena::rounded(depth * size_of(type));
+  int64_t bytes = input.few_rows * few_row_bytes(type, depth);
   for (int p = 0; p < input.num_panels; ++p) bytes += Arena::rounded(input.panels[p].bytes());
   return bytes;
 }
@@ -115,7 +120,7 @@ BlockInput activated_input(const CpuKernels& kernels, DType type, int64_t width,
   BlockInput input = split(kernels, type, width, num_rows);
   Arena arena(memory);
   for (int p = 0; p < input.num_panels; ++p) input.panels[p].data = arena.take(input.panels[p].bytes());
-  for (int row = 0; row < input.few_rows; ++row) input.few[row] = arena.take(width * size_of(type));
+  for (int row = 0; row < input.few_rows; ++row) input.few[row] = arena.take(few_row_bytes(type, width));
   return input;
 }
 
@@ -124,7 +129,11 @@ BlockInput pack_block(const CpuKernels& kernels, const RowBlock& block, void* me
   Arena arena(memory);
   const void* rows[kMaxBlockRows];
   for (int i = 0; i < block.num_rows; ++i) rows[i] = block.x.row(block.first + i);
-  std::copy(rows + input.panel_rows, rows + block.num_rows, input.few);
+  for (int row = 0; row < input.few_rows; ++row) {
+    void* to = arena.take(few_row_bytes(block.x.type, block.depth));
+    std::memcpy(to, rows[input.panel_rows + row], block.depth * size_of(block.x.type));
+    input.few[row] = to;
+  }
   for (int p = 0; p < input.num_panels; ++p) {
     Panel& panel = input.panels[p];
     panel.data = arena.take(panel.bytes());
