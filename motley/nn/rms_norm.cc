@@ -4,46 +4,17 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
-#include <cmath>
+#include <algorithm>
 
 #include "motley/nn/row_math.h"
 
 namespace motley {
 namespace {
 
-using nn_detail::dispatch_dtype;
+using kernels::offset;
 using nn_detail::kRowsPerTask;
-using nn_detail::lane_sum;
 
 constexpr const char* kName = "rms_norm";
-
-template <class T>
-void forward_row(const T* x, const T* weight, int64_t width, double eps, T* y, float* inverse_rms) {
-  const float squares = lane_sum(width, [&](int64_t i) {
-    const float value = static_cast<float>(x[i]);
-    return value * value;
-  });
-  const float scale = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(width) + eps));
-  *inverse_rms = scale;
-  for (int64_t i = 0; i < width; ++i) {
-    y[i] = static_cast<T>(static_cast<float>(x[i]) * scale * static_cast<float>(weight[i]));
-  }
-}
-
-// dx = s (w dy - x s^2 mean(w dy x)), dw += dy x s with s = inverse_rms
-template <class T>
-void backward_row(const T* dy, const T* x, const T* weight, int64_t width, float scale, T* dx,
-                  float* dweight) {
-  const float dot = lane_sum(width, [&](int64_t i) {
-    return static_cast<float>(dy[i]) * static_cast<float>(weight[i]) * static_cast<float>(x[i]);
-  });
-  const float mean = dot * scale * scale / static_cast<float>(width);
-  for (int64_t i = 0; i < width; ++i) {
-    const float gradient = static_cast<float>(dy[i]), value = static_cast<float>(x[i]);
-    dx[i] = static_cast<T>(scale * (gradient * static_cast<float>(weight[i]) - value * mean));
-    dweight[i] += gradient * value * scale;
-  }
-}
 
 void check(const at::Tensor& x, const at::Tensor& weight) {
   TORCH_CHECK(x.dim() >= 1 && weight.dim() == 1 && x.size(-1) == weight.size(0) && weight.size(0) > 0, "[",
@@ -61,17 +32,16 @@ std::tuple<at::Tensor, at::Tensor> rms_norm_forward(const at::Tensor& x_in, cons
   const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
   const int64_t width = weight.size(0), rows = x.numel() / width;
   at::Tensor y = at::empty_like(x), inverse_rms = at::empty({rows}, x.options().dtype(at::kFloat));
-  dispatch_dtype(kName, x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = x.const_data_ptr<T>();
-    const T* scale = weight.const_data_ptr<T>();
-    T* to = y.mutable_data_ptr<T>();
-    float* inverse = inverse_rms.mutable_data_ptr<float>();
-    at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        forward_row(from + row * width, scale, width, eps, to + row * width, inverse + row);
-      }
-    });
+  const auto type = nn_detail::row_type(kName, x);
+  const auto& cpu = kernels::cpu_kernels();
+  const void *from = x.const_data_ptr(), *scale = weight.const_data_ptr();
+  void* to = y.mutable_data_ptr();
+  float* inverse = inverse_rms.mutable_data_ptr<float>();
+  at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = row * width;
+      inverse[row] = cpu.rms_norm(type, offset(from, type, at), scale, width, eps, offset(to, type, at));
+    }
   });
   return {y, inverse_rms};
 }
@@ -89,24 +59,22 @@ std::tuple<at::Tensor, at::Tensor> rms_norm_backward(const at::Tensor& dy_in, co
   at::Tensor dx = at::empty_like(x);
   // Each task adds up its own rows; the tasks are summed in order, whatever thread ran them.
   at::Tensor partial = at::empty({num_tasks, width}, x.options().dtype(at::kFloat));
-  dispatch_dtype(kName, x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const T* gradient = dy.const_data_ptr<T>();
-    const T* value = x.const_data_ptr<T>();
-    const T* scale = weight.const_data_ptr<T>();
-    const float* inverse = inverse_rms.const_data_ptr<float>();
-    T* to = dx.mutable_data_ptr<T>();
-    float* sums = partial.mutable_data_ptr<float>();
-    at::parallel_for(0, num_tasks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        float* sum = sums + task * width;
-        std::fill_n(sum, width, 0.0f);
-        for (int64_t row = task * kRowsPerTask; row < std::min(rows, (task + 1) * kRowsPerTask); ++row) {
-          const int64_t at = row * width;
-          backward_row(gradient + at, value + at, scale, width, inverse[row], to + at, sum);
-        }
+  const auto type = nn_detail::row_type(kName, x);
+  const auto& cpu = kernels::cpu_kernels();
+  const void *gradient = dy.const_data_ptr(), *value = x.const_data_ptr(), *scale = weight.const_data_ptr();
+  const float* inverse = inverse_rms.const_data_ptr<float>();
+  void* to = dx.mutable_data_ptr();
+  float* sums = partial.mutable_data_ptr<float>();
+  at::parallel_for(0, num_tasks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      float* sum = sums + task * width;
+      std::fill_n(sum, width, 0.0f);
+      for (int64_t row = task * kRowsPerTask; row < std::min(rows, (task + 1) * kRowsPerTask); ++row) {
+        const int64_t at = row * width;
+        cpu.rms_norm_backward(type, offset(gradient, type, at), offset(value, type, at), scale, width,
+                              inverse[row], offset(to, type, at), sum);
       }
-    });
+    }
   });
   return {dx, partial.sum(0).to(weight.scalar_type())};
 }

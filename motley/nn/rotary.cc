@@ -14,16 +14,6 @@ namespace {
 
 constexpr const char* kName = "rotary";
 
-template <class T>
-void rotate_head(const T* x, const float* cosine, const float* sine, float sign, int64_t half, T* y) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = static_cast<float>(x[i]), b = static_cast<float>(x[i + half]);
-    const float s = sign * sine[i];
-    y[i] = static_cast<T>(a * cosine[i] - b * s);
-    y[i + half] = static_cast<T>(b * cosine[i] + a * s);
-  }
-}
-
 }  // namespace
 
 RotaryTable::RotaryTable(int64_t max_positions, int64_t head_dim, double theta) {
@@ -61,21 +51,21 @@ at::Tensor rotary_forward(const at::Tensor& x_in, const at::Tensor& positions_in
   const int64_t* position = positions.const_data_ptr<int64_t>();
   const float* angles = table.const_data_ptr<float>();
   const float sign = inverse ? -1.0f : 1.0f;
-  nn_detail::dispatch_dtype(kName, x.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = x.const_data_ptr<T>();
-    T* to = y.mutable_data_ptr<T>();
-    at::parallel_for(0, x.size(0), nn_detail::kRowsPerTask, [&](int64_t begin, int64_t end) {
-      for (int64_t token = begin; token < end; ++token) {
-        TORCH_CHECK(position[token] >= 0 && position[token] < limit, "[", kName,
-                    "] expected positions in [0, ", limit, "), got ", position[token]);
-        const float* cosine = angles + position[token] * head_dim;
-        for (int64_t head = 0; head < heads; ++head) {
-          const int64_t at = (token * heads + head) * head_dim;
-          rotate_head(from + at, cosine, cosine + head_dim / 2, sign, head_dim / 2, to + at);
-        }
+  const auto type = nn_detail::row_type(kName, x);
+  const auto& cpu = kernels::cpu_kernels();
+  const void* from = x.const_data_ptr();
+  void* to = y.mutable_data_ptr();
+  at::parallel_for(0, x.size(0), nn_detail::kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      TORCH_CHECK(position[token] >= 0 && position[token] < limit, "[", kName, "] expected positions in [0, ",
+                  limit, "), got ", position[token]);
+      const float* cosine = angles + position[token] * head_dim;
+      for (int64_t head = 0; head < heads; ++head) {
+        const int64_t at = (token * heads + head) * head_dim;
+        cpu.rotate(type, kernels::offset(from, type, at), cosine, cosine + head_dim / 2, sign, head_dim / 2,
+                   kernels::offset(to, type, at));
       }
-    });
+    }
   });
   return y;
 }

@@ -16,6 +16,8 @@ namespace {
 using kernels::DType;
 using kernels::kMaxLanes;
 
+constexpr int64_t kRowsAhead = 6;  // that are fetched while one is computed
+
 // dgate of each row: its parts <dA, A> by panels of columns, added in order, and <dY, b_down>.
 void gate_gradients(const at::Tensor& parts, const at::Tensor& dy, const OptionalTensor& down_bias,
                     const at::Tensor& row_assignment, int64_t top_k, const std::vector<RowRange>& ranges,
@@ -99,18 +101,29 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_i
       at::empty({max_rows, (expert_width + kMaxLanes - 1) / kMaxLanes}, gate_weights.options());
 
   auto through_activation = [&](const RowRange& range, int64_t first, int count, const float* c, int stride) {
+    const void* const h = hidden.const_data_ptr();
+    void* const dh = dhidden.mutable_data_ptr();
+    void* const a = activated.mutable_data_ptr();
+    const int64_t bytes = count * kernels::size_of(type);
+    // Pieces of rows that lie far from each other: those of the rows to come are on their way.
+    auto fetch_row = [&](int64_t r) __attribute__((always_inline)) {
+      if (r >= range.first + range.count) return;
+      const int64_t gate = r * hidden_width + first;
+      kernels::fetch(kernels::offset(h, type, gate), bytes);
+      if (spec.gated()) kernels::fetch(kernels::offset(h, type, gate + expert_width), bytes);
+    };
+    for (int64_t i = 0; i < kRowsAhead; ++i) fetch_row(range.first + i);
     for (int64_t i = 0; i < range.count; ++i) {
       const int64_t r = range.first + i;
+      fetch_row(r + kRowsAhead);
       const float gate_weight =
           gate_weights.const_data_ptr<float>()[row_assignment.const_data_ptr<int32_t>()[r]];
       const int64_t gate = r * hidden_width + first;
       const int64_t up = spec.gated() ? gate + expert_width : gate;
       parts.mutable_data_ptr<float>()[r * parts.size(1) + first / kMaxLanes] = cpu.activate_backward(
-          spec, c + i * stride, type, kernels::offset(hidden.const_data_ptr(), type, gate),
-          kernels::offset(hidden.const_data_ptr(), type, up), gate_weight, count,
-          kernels::offset(dhidden.mutable_data_ptr(), type, gate),
-          kernels::offset(dhidden.mutable_data_ptr(), type, up),
-          kernels::offset(activated.mutable_data_ptr(), type, r * expert_width + first));
+          spec, c + i * stride, type, kernels::offset(h, type, gate), kernels::offset(h, type, up),
+          gate_weight, count, kernels::offset(dh, type, gate), kernels::offset(dh, type, up),
+          kernels::offset(a, type, r * expert_width + first));
     }
   };
   run_transposed(ranges,

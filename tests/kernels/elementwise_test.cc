@@ -57,6 +57,46 @@ TEST_P(ElementwiseTest, Activations) {
   }
 }
 
+TEST_P(ElementwiseTest, RmsNorm) {
+  constexpr double kEps = 1e-5;
+  for (const int64_t width : {1, 15, 16, 37, 130}) {
+    const Data x(type(), width, 1), weight(type(), width, 2), dy(type(), width, 3);
+    double squares = 0, dot = 0;
+    for (int64_t i = 0; i < width; ++i) squares += x[i] * x[i], dot += dy[i] * weight[i] * x[i];
+    const double scale = 1 / std::sqrt(squares / width + kEps);
+    Data y(type(), width), dx(type(), width);
+    const float found = kernels().rms_norm(type(), x.at(0), weight.at(0), width, kEps, y.at(0));
+    ASSERT_NEAR(found, scale, 1e-5 * scale) << width;
+    std::vector<float> dweight(width, 0.5f);
+    kernels().rms_norm_backward(type(), dy.at(0), x.at(0), weight.at(0), width, found, dx.at(0),
+                                dweight.data());
+    for (int64_t i = 0; i < width; ++i) {
+      const double mean = dot * scale * scale / width;
+      const double expected = scale * (dy[i] * weight[i] - x[i] * mean);
+      ASSERT_NEAR(y[i], x[i] * scale * weight[i], tolerance(type(), y[i], 1)) << width << ", " << i;
+      ASSERT_NEAR(dx[i], expected, tolerance(type(), scale * (1 + std::fabs(expected)), width)) << width;
+      ASSERT_NEAR(dweight[i], 0.5 + dy[i] * x[i] * scale, 1e-5 * (1 + scale)) << width << ", " << i;
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, Rotation) {
+  for (const int64_t half : {1, 8, 16, 21}) {
+    const Data x(type(), 2 * half, 1);
+    std::vector<float> cosine(half), sine(half);
+    for (int64_t i = 0; i < half; ++i) cosine[i] = std::cos(0.3f * i), sine[i] = std::sin(0.3f * i);
+    for (const float sign : {1.0f, -1.0f}) {
+      Data y(type(), 2 * half);
+      kernels().rotate(type(), x.at(0), cosine.data(), sine.data(), sign, half, y.at(0));
+      for (int64_t i = 0; i < half; ++i) {
+        const double s = sign * sine[i], a = x[i], b = x[i + half];
+        ASSERT_NEAR(y[i], a * cosine[i] - b * s, tolerance(type(), 3, 2)) << half << ", " << i;
+        ASSERT_NEAR(y[i + half], b * cosine[i] + a * s, tolerance(type(), 3, 2)) << half << ", " << i;
+      }
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, ActivationGradients) {
   constexpr double kStep = 1e-5;
   for (const Activation kind : kAll) {

@@ -25,6 +25,9 @@ const CpuKernels& avx2_kernels() {
       .dot_rows = DotRows<kWidth>::run,
       .activate = Elementwise<kWidth>::activate,
       .activate_backward = Elementwise<kWidth>::activate_backward,
+      .rms_norm = Elementwise<kWidth>::rms_norm,
+      .rms_norm_backward = Elementwise<kWidth>::rms_norm_backward,
+      .rotate = Elementwise<kWidth>::rotate,
       .weighted_sum = Elementwise<kWidth>::weighted_sum,
   };
   return table;

@@ -35,6 +35,9 @@ constexpr CpuKernels avx512_table() {
       .dot_rows = dot_rows_floats,
       .activate = Elementwise<16>::activate,
       .activate_backward = Elementwise<16>::activate_backward,
+      .rms_norm = Elementwise<16>::rms_norm,
+      .rms_norm_backward = Elementwise<16>::rms_norm_backward,
+      .rotate = Elementwise<16>::rotate,
       .weighted_sum = Elementwise<16>::weighted_sum,
   };
 }

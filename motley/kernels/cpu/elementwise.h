@@ -115,6 +115,52 @@ struct Elementwise {
     }
   }
 
+  static float rms_norm(DType type, const void* x, const void* weight, int64_t count, double eps, void* y) {
+    F squares{};
+    for (int64_t i = 0; i < count; i += W) {
+      const F v = S::load_some(type, x, i, count - i);
+      squares += v * v;
+    }
+    const double mean = S::sum(squares) / static_cast<double>(count);
+    const auto scale = static_cast<float>(1.0 / __builtin_sqrt(mean + eps));
+    for (int64_t i = 0; i < count; i += W) {
+      const F v = S::load_some(type, x, i, count - i) * scale * S::load_some(type, weight, i, count - i);
+      S::store_some(type, y, i, count - i, v);
+    }
+    return scale;
+  }
+
+  // dx = s (w dy - x s^2 mean(w dy x)), dw += dy x s
+  static void rms_norm_backward(DType type, const void* dy, const void* x, const void* weight, int64_t count,
+                                float scale, void* dx, float* dweight) {
+    F dot{};
+    for (int64_t i = 0; i < count; i += W) {
+      const int64_t n = count - i;
+      dot += S::load_some(type, dy, i, n) * S::load_some(type, weight, i, n) * S::load_some(type, x, i, n);
+    }
+    const float mean = S::sum(dot) * scale * scale / static_cast<float>(count);
+    for (int64_t i = 0; i < count; i += W) {
+      const int64_t n = count - i;
+      const F gradient = S::load_some(type, dy, i, n), v = S::load_some(type, x, i, n);
+      S::store_some(type, dx, i, n, scale * (gradient * S::load_some(type, weight, i, n) - v * mean));
+      const F sum = S::load_some(DType::kFloat32, dweight, i, n) + gradient * v * scale;
+      S::store_some(DType::kFloat32, dweight, i, n, sum);
+    }
+  }
+
+  // Pairs (x[i], x[i + half]) turned by angles of the given cosines and sines, those times `sign`.
+  static void rotate(DType type, const void* x, const float* cosine, const float* sine, float sign,
+                     int64_t half, void* y) {
+    for (int64_t i = 0; i < half; i += W) {
+      const int64_t n = half - i;
+      const F a = S::load_some(type, x, i, n), b = S::load_some(type, offset(x, type, half), i, n);
+      const F c = S::load_some(DType::kFloat32, cosine, i, n);
+      const F s = sign * S::load_some(DType::kFloat32, sine, i, n);
+      S::store_some(type, y, i, n, a * c - b * s);
+      S::store_some(type, offset(y, type, half), i, n, b * c + a * s);
+    }
+  }
+
   // Four vectors at a time: their adds do not wait for each other.
   static void weighted_sum(DType type, Rows rows, const float* weights, int64_t num_rows, int64_t first,
                            int64_t count, DType out_type, void* out, bool accumulate) {

@@ -105,6 +105,14 @@ struct CpuKernels {
                              const void* up, float gate_weight, int64_t count, void* dgate, void* dup,
                              void* activated);
 
+  // y = x / rms(x) * weight; returns 1 / rms(x), which backward takes as `scale`. dweight is added to.
+  float (*rms_norm)(DType type, const void* x, const void* weight, int64_t count, double eps, void* y);
+  void (*rms_norm_backward)(DType type, const void* dy, const void* x, const void* weight, int64_t count,
+                            float scale, void* dx, float* dweight);
+  // Rotary embedding of one head: pairs (x[i], x[i + half]) turned, sines times `sign`.
+  void (*rotate)(DType type, const void* x, const float* cosine, const float* sine, float sign, int64_t half,
+                 void* y);
+
   // out[i] = sum over n of weights[n] * rows[n][i], added in order, rounded once; weights null for ones.
   void (*weighted_sum)(DType type, Rows rows, const float* weights, int64_t num_rows, int64_t first,
                        int64_t count, DType out_type, void* out, bool accumulate);
