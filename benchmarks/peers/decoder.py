@@ -1,7 +1,6 @@
 """The model of a Motley configuration, in plain torch: the same architecture, tensor names and initial weights.
 
-Experts are computed by one of two routes that a torch user would write: a loop over experts (gather, two products,
-scatter), or sorted rows and torch's grouped products.
+Experts are computed by one of the routes of experts.py.
 """
 
 import json
@@ -10,8 +9,7 @@ import struct
 
 import torch
 import torch.nn.functional as F
-
-EXPERT_ROUTES = ("loop", "grouped_mm")
+from experts import ROUTES, zero_experts
 
 
 def read_safetensors(path):
@@ -116,42 +114,6 @@ class Decoder:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         return F.linear(out.transpose(1, 2).reshape(batch, length, -1), weight("o_proj.weight"))
 
-    def _loop(self, x, slots, weights, gate_up, down):
-        y = torch.zeros_like(x)
-        for expert in range(self.num_experts):
-            token, choice = torch.where(slots == expert)
-            if token.numel() == 0:
-                continue
-            gate, up = F.linear(x[token], gate_up[expert]).chunk(2, dim=-1)
-            out = F.linear(F.silu(gate) * up, down[expert])
-            y = y.index_add(0, token, out * weights[token, choice].to(x.dtype).unsqueeze(1))
-        return y
-
-    def _grouped(self, x, slots, weights, gate_up, down):
-        flat = slots.flatten()
-        order = torch.argsort(flat, stable=True)
-        counts = torch.bincount(flat, minlength=self.num_experts + len(self.kinds))[: self.num_experts]
-        offsets = counts.cumsum(0).to(torch.int32)
-        order = order[: int(offsets[-1])]  # rows of experts without a feed-forward network come last
-        token = order // self.top_k
-        gate, up = torch._grouped_mm(x[token], gate_up.transpose(1, 2), offs=offsets).chunk(2, dim=-1)
-        out = torch._grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=offsets)
-        return torch.zeros_like(x).index_add(0, token, out * weights.flatten()[order].to(x.dtype).unsqueeze(1))
-
-    def _zero_experts(self, x, slots, weights, weight):
-        y = torch.zeros(x.shape, dtype=torch.float32)
-        constant = 0
-        for index, kind in enumerate(self.kinds):
-            share = (weights * (slots == self.num_experts + index)).sum(1, keepdim=True)
-            if kind == "copy":
-                y = y + share * x
-            elif kind == "constant":
-                mix = F.linear(x, weight("zero_experts.constant_gate")[constant]).float().softmax(-1)
-                value = weight("zero_experts.constant")[constant]
-                y = y + share * (mix[:, :1] * x + mix[:, 1:] * value)
-                constant += 1
-        return y
-
     def _moe(self, x, weight, previous, training):  # [T, D]
         c = self.config
         logits = F.linear(x.float(), weight("gate.weight").float())
@@ -161,10 +123,14 @@ class Decoder:
         weights, slots = scores.topk(self.top_k, dim=-1)
         if c.get("norm_topk_prob"):
             weights = weights / weights.sum(1, keepdim=True)
-        experts = self._loop if self.route == "loop" else self._grouped
-        y = experts(x, slots, weights, weight("experts.gate_up_proj"), weight("experts.down_proj"))
+        gate_up, down = weight("experts.gate_up_proj"), weight("experts.down_proj")
+        y = ROUTES[self.route](x, slots, weights, gate_up, down)
         if self.kinds:
-            y = (y + self._zero_experts(x, slots, weights, weight)).to(x.dtype)
+            constants = gates = ()
+            if "constant" in self.kinds:
+                constants, gates = weight("zero_experts.constant"), weight("zero_experts.constant_gate")
+            others = zero_experts(x, slots, weights, self.kinds, self.num_experts, constants, gates)
+            y = (y + others).to(x.dtype)
         loss = None
         if training and c.get("router_aux_loss_coef", 0) > 0:
             chosen = torch.bincount(slots.flatten(), minlength=scores.shape[1]) / len(x)

@@ -14,7 +14,8 @@ import tempfile
 
 import torch
 from common import HEADER, ROOT, arguments, measure, motley_bench, of_motley, processor, row
-from decoder import EXPERT_ROUTES, Decoder, TrainingStep, read_safetensors
+from decoder import Decoder, TrainingStep, read_safetensors
+from experts import ROUTES
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -30,7 +31,7 @@ def check(options):
         subprocess.run([str(part) for part in command], check=True)
         theirs = read_safetensors(logits)
     wanted = torch.stack([theirs["logits_0"], theirs["logits_1"]])
-    for route in EXPERT_ROUTES:
+    for route in ROUTES:
         model = Decoder(config, torch.float32, route)
         model.load(read_safetensors(folder / "model.safetensors"))
         with torch.no_grad():
@@ -44,7 +45,7 @@ def peers(config, options):
     batch, length = config["train"]["batch_size"], config["data"]["sequence_length"]
     ids = torch.randint(0, config["model"]["vocab_size"], (batch, length + 1))
     for dtype, torch_dtype in DTYPES.items():
-        for route in EXPERT_ROUTES:
+        for route in ROUTES:
             step = TrainingStep(Decoder(config["model"], torch_dtype, route), config["train"])
             try:
                 figures = measure(options.seconds, lambda: step(ids[:, :-1], ids[:, 1:]))
