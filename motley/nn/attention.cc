@@ -1,8 +1,8 @@
 #include "motley/nn/attention.h"
 
-#include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
+#include "motley/nn/projection.h"
 #include "motley/ops/part.h"
 
 namespace motley {
@@ -27,12 +27,12 @@ at::Tensor Attention::forward(const at::Tensor& x, const PackedBatch& batch, con
   const Part part("attention");
   const int64_t tokens = x.size(0);
   const auto heads = [&](const at::Tensor& weight, int64_t count) {
-    return at::linear(x, weight).view({tokens, count, options_.head_dim});
+    return project(x, weight).view({tokens, count, options_.head_dim});
   };
   const at::Tensor q = rotary.rotate(heads(q_, options_.num_heads), batch.positions);
   const at::Tensor k = rotary.rotate(heads(k_, options_.num_kv_heads), batch.positions);
   const at::Tensor v = heads(v_, options_.num_kv_heads);
-  return at::linear(packed_attention(q, k, v, batch, view).reshape({tokens, -1}), o_);
+  return project(packed_attention(q, k, v, batch, view).reshape({tokens, -1}), o_);
 }
 
 void Attention::visit(const std::string& prefix, const TensorVisitor& visitor) {

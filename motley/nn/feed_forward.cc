@@ -1,11 +1,11 @@
 #include "motley/nn/feed_forward.h"
 
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 
+#include "motley/nn/projection.h"
 #include "motley/ops/part.h"
 
 namespace motley {
@@ -25,9 +25,9 @@ FeedForward::FeedForward(int64_t hidden_size, int64_t intermediate_size, const A
 
 at::Tensor FeedForward::forward(const at::Tensor& x) const {
   const Part part("dense feed-forward");
-  const at::Tensor gate = at::linear(x, gate_);
+  const at::Tensor gate = project(x, gate_);
   const at::Tensor activated = kind_ == ActivationKind::kSwiGlu ? at::silu(gate) : at::gelu(gate);
-  return at::linear(at::mul(activated, at::linear(x, up_)), down_);
+  return project(at::mul(activated, project(x, up_)), down_);
 }
 
 void FeedForward::visit(const std::string& prefix, const TensorVisitor& visitor) {

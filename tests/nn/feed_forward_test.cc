@@ -22,7 +22,9 @@ TEST(FeedForward, ComputesDownOfActivatedGateTimesUp) {
     const auto activated = kind == ActivationKind::kSwiGlu ? gate * at::sigmoid(gate) : at::gelu(gate);
     const auto expected = at::linear(activated * at::linear(x, weights.at("mlp.up_proj.weight")),
                                      weights.at("mlp.down_proj.weight"));
-    EXPECT_LT((feed_forward.forward(x) - expected).abs().max().item<double>(), 1e-5);
+    // Another order of sums; the largest value may be anything from 5 to 100.
+    const double largest = expected.abs().max().item<double>();
+    EXPECT_LT((feed_forward.forward(x) - expected).abs().max().item<double>(), 2e-6 * largest);
   }
 }
 

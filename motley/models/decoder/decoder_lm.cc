@@ -2,11 +2,11 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include "motley/models/decoder/recomputed_layer.h"
+#include "motley/nn/projection.h"
 #include "motley/nn/rms_norm.h"
 #include "motley/ops/part.h"
 
@@ -69,7 +69,7 @@ CausalLmOutput DecoderLm::forward(const PackedBatch& given, const ForwardOptions
   x = rms_norm(x, norm_, options_.rms_norm_eps);
   {
     const Part part("head");
-    state.output.logits = at::linear(x, head_.defined() ? head_ : embedding_);
+    state.output.logits = project(x, head_.defined() ? head_ : embedding_);
   }
   observe("lm_head", state.output.logits);
   return std::move(state.output);
