@@ -24,6 +24,8 @@ const std::map<std::string, Measure*> kTables = {{"matmul", bench::bench_matmul}
                                                  {"decode", bench::bench_decode},
                                                  {"scaling", bench::bench_scaling}};
 
+constexpr const char* kSizes[] = {"--tokens", "--hidden", "--width", "--experts", "--top-k"};
+
 struct OperatorsBenchArguments {
   BenchArguments common;
   std::string what = "layer";
@@ -123,8 +125,12 @@ void add_bench_operators(CLI::App& bench, std::function<void()>& action) {
       "  decode   1, 2, 4, 8 tokens; each run between two readings of memory\n"
       "  scaling  4096 tokens on 1, 2, 4 .. threads in turn, each beside the peak of as many\n"
       "benchmarks/peers/operators.py measures Python peers beside it.");
-  command->callback([arguments, &action] {
-    action = [arguments] {
+  command->callback([arguments, command, &action] {
+    action = [arguments, command] {
+      for (const char* size : kSizes) {
+        if (arguments->what != "layer" && command->count(size) > 0)
+          throw UserError(Mistake{size, "layer beside it", arguments->what, ""});
+      }
       arguments->layer.device = parse_device(arguments->common.device, "--device");
       run(*arguments);
     };

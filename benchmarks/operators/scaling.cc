@@ -6,6 +6,7 @@
 
 #include "benchmarks/operators/layer.h"
 #include "benchmarks/operators/machine_ceilings.h"
+#include "benchmarks/operators/one_layer.h"
 #include "benchmarks/operators/rows.h"
 
 namespace motley::bench {
@@ -28,7 +29,8 @@ void scaling(const OperatorBench& bench, at::ScalarType type, const std::string&
        ++round) {
     for (AtThreads& at : each) {
       at::set_num_threads(at.threads);
-      const double peak = type == at::kFloat ? fp32_ceiling() : bf16_ceiling();
+      double peak = type == at::kFloat ? fp32_ceiling() : bf16_ceiling();
+      if (peak == 0) peak = product_peak(type, at::kCPU);
       const double start = seconds_now();
       layer.forward();
       const double taken = seconds_now() - start;

@@ -6,6 +6,8 @@ Needs torch. torch's static layer is the padded one of GShard and fairseq: a mas
 with it; its dynamic ones are the routes of experts.py. Router included; fp32.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from common import HEADER, arguments, measure, motley_bench, of_motley, processor, row
@@ -59,7 +61,7 @@ def main():
         return experts(x, slots, weights, gate_up, down)
 
     layers = {f"dynamic, {name}": lambda experts=experts: dynamic(experts) for name, experts in ROUTES.items()}
-    places = int(options.capacity * options.tokens)
+    places = math.ceil(options.capacity * options.tokens)
     layers["static, mask"] = lambda: static(x, gate, gate_up, down, options.top_k, places)
     for name, layer in layers.items():
         with torch.no_grad():

@@ -51,7 +51,9 @@ def main():
     shape = ", ".join(f"{name} {value}" for name, value in size.items())
     print(f"{shape}, {options.dtype}, {options.threads} threads of {processor()}, torch {torch.__version__}\n\n{HEADER}")
     flags = [part for name, value in size.items() for part in (f"--{name}", value)]
-    figures = motley_bench(options, "operators", *flags, "--dtype", options.dtype)
+    figures = motley_bench(
+        options, "operators", *flags, "--dtype", options.dtype, "--seconds", options.seconds
+    )
     ours = {}
     for entry in figures["operators"]:
         ours[entry["name"]] = entry["milliseconds"]

@@ -2,8 +2,8 @@
 
     python benchmarks/peers/zero_experts.py [--dtype bf16] [--tau 0.1 0.25 0.5 0.75 1] [--rows 512]
 
-Needs torch. Same sizes, tokens and odds; plan, experts and their sum, without the router. "of theory" is what was saved
-over what the saved assignments promise; torch's vanilla and MoE++ layers run in turn.
+Needs torch. Same sizes, tokens and odds; plan, experts and their sum, without the router. "of theory" is the speedup
+over the one that the saved assignments promise; torch's vanilla and MoE++ layers run in turn.
 """
 
 import statistics

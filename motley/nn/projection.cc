@@ -12,6 +12,7 @@
 namespace motley {
 namespace {
 
+static_assert(kMostProjectedRows == kernels::kMostDotRows);
 constexpr int64_t kColumns = 64;                   // of a piece of work
 constexpr int64_t kLeastBytes = int64_t{1} << 17;  // of the weight, for a thread
 

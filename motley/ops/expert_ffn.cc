@@ -153,18 +153,9 @@ void backward_weight(const at::Tensor& dy, const at::Tensor& x, const ExpertFfnI
       optional(out.gate_up_bias), optional(out.down_bias), accumulate);
 }
 
-// Where the gradients go, and whether they are added.
-std::pair<ExpertWeightGradients, bool> gradients_like(const ExpertWeights& weights,
-                                                      const ExpertWeightGradients& into) {
-  const bool accumulate = into.gate_up.defined() || into.down.defined() || into.gate_up_bias.defined() ||
-                          into.down_bias.defined();
-  return {{
-              .gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate),
-              .down = gradient_like(weights.down, into.down, accumulate),
-              .gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate),
-              .down_bias = gradient_like(weights.down_bias, into.down_bias, accumulate),
-          },
-          accumulate};
+bool accumulates(const ExpertWeightGradients& into) {
+  return into.gate_up.defined() || into.down.defined() || into.gate_up_bias.defined() ||
+         into.down_bias.defined();
 }
 
 }  // namespace
@@ -180,7 +171,13 @@ ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at:
                                                  const at::Tensor& gate_weights, const RoutingPlan& plan,
                                                  const ExpertWeights& weights,
                                                  const ExpertWeightGradients& into) {
-  const auto [out, accumulate] = gradients_like(weights, into);
+  const bool accumulate = accumulates(into);
+  const ExpertWeightGradients out{
+      .gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate),
+      .down = gradient_like(weights.down, into.down, accumulate),
+      .gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate),
+      .down_bias = gradient_like(weights.down_bias, into.down_bias, accumulate),
+  };
   backward_weight(dy, x, input, gate_weights, plan, weights, out, out.down, accumulate);
   return out;
 }
@@ -188,11 +185,17 @@ ExpertWeightGradients expert_ffn_backward_weight(const at::Tensor& dy, const at:
 ExpertFfnBackward expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& hidden,
                                       const at::Tensor& gate_weights, const RoutingPlan& plan,
                                       const ExpertWeights& weights, const ExpertWeightGradients& into) {
-  const auto [out, accumulate] = gradients_like(weights, into);
-  OptionalTensor first, second = out.down;
-  if (dy.is_cuda()) std::swap(first, second);
-  const auto input = backward_input(dy, hidden, gate_weights, plan, weights, first, accumulate);
-  backward_weight(dy, x, input, gate_weights, plan, weights, out, second, accumulate);
+  const bool accumulate = accumulates(into), down_first = dy.is_cuda();
+  ExpertWeightGradients out;
+  out.down = gradient_like(weights.down, into.down, accumulate);
+  const auto input = backward_input(dy, hidden, gate_weights, plan, weights,
+                                    down_first ? OptionalTensor(out.down) : std::nullopt, accumulate);
+  // Only now, when the scratch of the first half is free again.
+  out.gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate);
+  out.gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate);
+  out.down_bias = gradient_like(weights.down_bias, into.down_bias, accumulate);
+  backward_weight(dy, x, input, gate_weights, plan, weights, out,
+                  down_first ? std::nullopt : OptionalTensor(out.down), accumulate);
   return {input, out};
 }
 

@@ -43,6 +43,14 @@ class Bench(CommandTest):
         result = self.motley.run("bench", "operators", "products")
         self.assertNotEqual(result.returncode, 0)
         self.assertIn("matmul", result.stderr)
+        result = self.motley.run("bench", "operators", "matmul", "--tokens", "9")
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--tokens: expected layer", result.stderr)
+        rows = self.bench("operators", "decode", "--dtype", "bf16", "--seconds", "0")["operators"]
+        self.assertEqual([row["name"].split()[:2] for row in rows], [["decode", tokens] for tokens in "1248"])
+        for row in rows:
+            self.assertGreater(row["bytes_per_second"], 0, row["name"])
+            self.assertGreater(row["share_of_floor"], 0, row["name"])
 
     def test_zero_experts_take_the_rows_that_tau_gives_them(self):
         figures = self.bench(

@@ -191,6 +191,7 @@ void token_sum(DataType type, const void* rows, const float* gate_weights, const
 void invert_rows(const ExpertShape& shape, const int* row_assignment, int* token_rows, cudaStream_t stream) {
   if (shape.num_tokens == 0) return;
   MOTLEY_CUDA_CHECK(cudaMemsetAsync(token_rows, 0xff, sizeof(int) * shape.num_tokens * shape.top_k, stream));
+  if (shape.max_rows == 0) return;
   invert<<<blocks_for(shape.max_rows), kMaxThreads, 0, stream>>>(row_assignment, shape.max_rows, token_rows);
   MOTLEY_CUDA_CHECK(cudaGetLastError());
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "motley/nn/projection.h"
 #include "motley/ops/single_backward.h"
 
 namespace motley {
@@ -80,8 +81,9 @@ class RecomputedLayer : public torch::autograd::Function<RecomputedLayer> {
 }  // namespace
 
 void forward_recomputed(const DecoderLayer& layer, DecoderState& state) {
-  // Autograd builds a node only for inputs that want gradients.
-  if (!state.x.requires_grad()) return layer.forward(state);
+  // Autograd builds a node only for inputs that want gradients. A few rows keep next to nothing, and would be
+  // multiplied in another way, with other bits, in the node's forward, which builds no graph (project).
+  if (!state.x.requires_grad() || state.x.size(0) <= kMostProjectedRows) return layer.forward(state);
   const OptionalTensor previous =
       state.previous_logits.defined() ? OptionalTensor(state.previous_logits) : std::nullopt;
   CausalLmOutput output;
