@@ -1,11 +1,18 @@
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "motley/nn/attention.h"
 #include "motley/nn/causal_attention.h"
 #include "motley/nn/gpu.h"
+#include "motley/nn/row_math.h"
 
 namespace motley {
 namespace {
@@ -22,9 +29,63 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
   return expanded.reshape(shape);
 }
 
-// One new token q [1, H, hd] over k, v [N, H_kv, hd]: the queries of a group are rows of one product, so
-// that no head is copied.
+bool takes_dot_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const auto in_rows = [&](const at::Tensor& x) {
+    return x.scalar_type() == q.scalar_type() && x.stride(2) == 1 && x.stride(1) == x.size(2);
+  };
+  return q.is_cpu() && (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16) &&
+         q.is_contiguous() && in_rows(k) && in_rows(v) &&
+         !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));
+}
+
+// Scores to softmax(scale * scores), in place.
+void softmax(float* scores, int64_t count, float scale) {
+  const float most = *std::max_element(scores, scores + count);
+  float sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += scores[i] = std::exp(scale * (scores[i] - most));
+  for (int64_t i = 0; i < count; ++i) scores[i] /= sum;
+}
+
+// One new token q [1, H, hd] over k, v [N, H_kv, hd] on a CPU: each key and value is read once for a group's
+// queries; sums in fp32, with the same bits for any number of threads. torch's attention takes MKL's product
+// of bf16 for one row, a scalar loop on processors that MKL does not know.
+at::Tensor dot_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  constexpr int64_t kLeastBytes = int64_t{1} << 17;  // of keys, for a thread
+  const auto type = nn_detail::row_type("packed_attention", q);
+  const auto& cpu = kernels::cpu_kernels();
+  const int64_t kv_heads = k.size(1), group = q.size(1) / kv_heads, head_dim = q.size(2), total = k.size(0);
+  const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  at::Tensor out = at::empty_like(q);
+  void* const to = out.mutable_data_ptr();
+  const int64_t bytes = std::max<int64_t>(1, total * head_dim * kernels::size_of(type));
+  at::parallel_for(0, kv_heads, std::max<int64_t>(1, kLeastBytes / bytes), [&](int64_t begin, int64_t end) {
+    std::vector<float> scores(kernels::kMostDotRows * total);
+    std::vector<const void*> values(total);
+    for (int64_t head = begin; head < end; ++head) {
+      const void* const keys = kernels::offset(k.const_data_ptr(), type, head * head_dim);
+      for (int64_t n = 0; n < total; ++n)
+        values[n] = kernels::offset(v.const_data_ptr(), type, n * v.stride(0) + head * head_dim);
+      for (int64_t first = head * group; first < (head + 1) * group; first += kernels::kMostDotRows) {
+        const int64_t count = std::min<int64_t>(kernels::kMostDotRows, (head + 1) * group - first);
+        const void* queries[kernels::kMostDotRows];
+        for (int64_t i = 0; i < count; ++i)
+          queries[i] = kernels::offset(q.const_data_ptr(), type, (first + i) * head_dim);
+        cpu.dot_rows(type, queries, static_cast<int>(count),
+                     {keys, k.stride(0), total, head_dim, scores.data(), total});
+        for (int64_t i = 0; i < count; ++i) {
+          softmax(&scores[i * total], total, scale);
+          cpu.weighted_sum(type, values.data(), &scores[i * total], total, 0, head_dim, type,
+                           kernels::offset(to, type, (first + i) * head_dim), false);
+        }
+      }
+    }
+  });
+  return out;
+}
+
+// The same by torch: the queries of a group are rows of one product, so that no head is copied.
 at::Tensor one_token(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  if (takes_dot_products(q, k, v)) return dot_products(q, k, v);
   const int64_t heads = q.size(1), kv_heads = k.size(1), head_dim = q.size(2);
   const auto grouped = q.view({1, kv_heads, heads / kv_heads, head_dim});
   return at::scaled_dot_product_attention(grouped, k.transpose(0, 1).unsqueeze(0),

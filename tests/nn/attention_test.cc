@@ -104,6 +104,36 @@ TEST(PackedAttention, CacheGivesTheSameHoweverTokensArrive) {
   }
 }
 
+// Groups of more queries than are multiplied at once, a head that no vector divides.
+TEST(PackedAttention, OneTokenAfterManyIsTheReferenceOnAnyNumberOfThreads) {
+  at::manual_seed(5);
+  const int threads = at::get_num_threads();
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t kv_heads : {1, 2, 18}) {
+      const Inputs in(601, 18, kv_heads, 41);
+      const auto rounded = [&](const at::Tensor& x) { return x.to(type); };
+      const auto q = rounded(in.q), k = rounded(in.k), v = rounded(in.v);
+      const auto wide = [](const at::Tensor& x) { return x.to(at::kDouble); };
+      const auto expected = reference(wide(q), wide(k), wide(v), batch_of({601})).narrow(0, 600, 1);
+      std::vector<at::Tensor> found;
+      for (const int count : {1, 3}) {
+        at::set_num_threads(count);
+        KvCache cache({1, kv_heads, 41}, type, 40);
+        const std::vector<int64_t> ids = {cache.add_sequence()};
+        for (const auto& [begin, length] : {std::pair<int64_t, int64_t>{0, 600}, {600, 1}}) {
+          found.push_back(packed_attention(q.narrow(0, begin, length), k.narrow(0, begin, length),
+                                           v.narrow(0, begin, length), batch_of({length}),
+                                           {&cache, 0, &ids, {}}));
+          cache.commit(ids[0], length);
+        }
+      }
+      at::set_num_threads(threads);
+      EXPECT_LT(difference(found[1], expected), type == at::kFloat ? 1e-6 : 2e-3) << type << ", " << kv_heads;
+      EXPECT_TRUE(found[1].equal(found[3])) << type << ", " << kv_heads;
+    }
+  }
+}
+
 TEST(PackedAttention, BFloat16StaysNearTheReference) {
   const Inputs in(16, 4, 2, 32);
   const PackedBatch batch = batch_of({8, 8});
