@@ -1,5 +1,4 @@
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -30,12 +29,8 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
 }
 
 bool takes_dot_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const auto in_rows = [&](const at::Tensor& x) {
-    return x.scalar_type() == q.scalar_type() && x.stride(2) == 1 && x.stride(1) == x.size(2);
-  };
-  return q.is_cpu() && (q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16) &&
-         q.is_contiguous() && in_rows(k) && in_rows(v) &&
-         !(at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad()));
+  const auto in_rows = [](const at::Tensor& x) { return x.stride(2) == 1 && x.stride(1) == x.size(2); };
+  return nn_detail::inference_takes({&q, &k, &v}) && q.is_contiguous() && in_rows(k) && in_rows(v);
 }
 
 // Scores to softmax(scale * scores), in place.
@@ -50,15 +45,14 @@ void softmax(float* scores, int64_t count, float scale) {
 // queries; sums in fp32, with the same bits for any number of threads. torch's attention takes MKL's product
 // of bf16 for one row, a scalar loop on processors that MKL does not know.
 at::Tensor dot_products(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  constexpr int64_t kLeastBytes = int64_t{1} << 17;  // of keys, for a thread
   const auto type = nn_detail::row_type("packed_attention", q);
   const auto& cpu = kernels::cpu_kernels();
   const int64_t kv_heads = k.size(1), group = q.size(1) / kv_heads, head_dim = q.size(2), total = k.size(0);
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
   at::Tensor out = at::empty_like(q);
   void* const to = out.mutable_data_ptr();
-  const int64_t bytes = std::max<int64_t>(1, total * head_dim * kernels::size_of(type));
-  at::parallel_for(0, kv_heads, std::max<int64_t>(1, kLeastBytes / bytes), [&](int64_t begin, int64_t end) {
+  const int64_t grain = nn_detail::pieces_for_a_thread(total * head_dim * kernels::size_of(type));
+  at::parallel_for(0, kv_heads, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> scores(kernels::kMostDotRows * total);
     std::vector<const void*> values(total);
     for (int64_t head = begin; head < end; ++head) {

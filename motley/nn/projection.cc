@@ -1,7 +1,6 @@
 #include "motley/nn/projection.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
@@ -13,16 +12,12 @@ namespace motley {
 namespace {
 
 static_assert(kMostProjectedRows == kernels::kMostDotRows);
-constexpr int64_t kColumns = 64;                   // of a piece of work
-constexpr int64_t kLeastBytes = int64_t{1} << 17;  // of the weight, for a thread
+constexpr int64_t kColumns = 64;  // of a piece of work
 
 bool takes_dot_products(const at::Tensor& x, const at::Tensor& weight) {
-  const auto type = x.scalar_type();
-  return x.is_cpu() && weight.is_cpu() && x.dim() == 2 && weight.dim() == 2 && x.size(0) >= 1 &&
-         x.size(0) <= kernels::kMostDotRows && x.size(1) == weight.size(1) &&
-         (type == at::kFloat || type == at::kBFloat16) && weight.scalar_type() == type && x.is_contiguous() &&
-         weight.is_contiguous() &&
-         !(at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad()));
+  return nn_detail::inference_takes({&x, &weight}) && x.dim() == 2 && weight.dim() == 2 && x.size(0) >= 1 &&
+         x.size(0) <= kernels::kMostDotRows && x.size(1) == weight.size(1) && x.is_contiguous() &&
+         weight.is_contiguous();
 }
 
 }  // namespace
@@ -38,8 +33,7 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight) {
   const void* const w = weight.const_data_ptr();
   void* const to = y.mutable_data_ptr();
   const int64_t pieces = (columns + kColumns - 1) / kColumns;
-  const int64_t grain =
-      std::max<int64_t>(1, kLeastBytes / std::max<int64_t>(1, kColumns * depth * kernels::size_of(type)));
+  const int64_t grain = nn_detail::pieces_for_a_thread(kColumns * depth * kernels::size_of(type));
   at::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
     float sums[kernels::kMostDotRows * kColumns];
     for (int64_t piece = begin; piece < end; ++piece) {

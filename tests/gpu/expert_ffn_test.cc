@@ -10,6 +10,7 @@
 #include "tests/support/gradients.h"
 #include "tests/support/precision.h"
 #include "tests/support/reference.h"
+#include "tests/support/weight_gradients.h"
 
 namespace motley::test {
 namespace {
@@ -166,39 +167,10 @@ TEST_F(ExpertFfnOnGpu, AddsWeightGradientsIntoGivenTensors) {
   for (const auto& precision : gpu_precisions()) {
     for (const int64_t width : {37, 64}) {
       SCOPED_TRACE(precision.name + " width " + std::to_string(width));
-      const auto problem = on_gpu(
-          make_expert_problem({.dtype = precision.dtype, .bias = true, .width = width, .expert_width = 24}));
-      const auto& plan = problem.plan;
-      const auto& w = problem.weights;
-      const auto hidden = at::zeros({plan.max_rows(), 48}, problem.x.options());
-      ops::expert_rows(problem.x, plan, w, at::zeros({plan.max_rows(), width}, problem.x.options()), hidden);
-      const auto input = ops::expert_ffn_backward_input(problem.dy, hidden, problem.gate_weights, plan, w);
-      const auto fresh =
-          ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights, plan, w);
-      const auto ones = [](const at::Tensor& like) {
-        return at::full(like.sizes(), 1, like.options().dtype(at::kFloat));
-      };
-      const ExpertWeightGradients buffers = {ones(fresh.gate_up), ones(fresh.down), ones(fresh.gate_up_bias),
-                                             ones(fresh.down_bias)};
-      for (int pass = 0; pass < 2; ++pass) {
-        ops::expert_ffn_backward_weight(problem.dy, problem.x, input, problem.gate_weights, plan, w, buffers);
-      }
-      const auto twice = [](const at::Tensor& gradient) { return gradient.to(at::kDouble).mul(2).add(1); };
-      expect_close("gate_up", buffers.gate_up, twice(fresh.gate_up), precision.tolerance);
-      expect_close("down", buffers.down, twice(fresh.down), precision.tolerance);
-      expect_close("gate_up_bias", buffers.gate_up_bias, twice(fresh.gate_up_bias), precision.tolerance);
-      expect_close("down_bias", buffers.down_bias, twice(fresh.down_bias), precision.tolerance);
-      // Input and weight gradients in one call: the same, fresh and added.
-      const auto both =
-          ops::expert_ffn_backward(problem.dy, problem.x, hidden, problem.gate_weights, plan, w);
-      expect_same_bits("dx", both.input.dx, input.dx);
-      expect_same_bits("gate_up at once", both.weights.gate_up, fresh.gate_up);
-      expect_same_bits("down at once", both.weights.down, fresh.down);
-      expect_same_bits("down_bias at once", both.weights.down_bias, fresh.down_bias);
-      const auto added = ones(fresh.down);
-      ops::expert_ffn_backward(problem.dy, problem.x, hidden, problem.gate_weights, plan, w,
-                               {ones(fresh.gate_up), added, ones(fresh.gate_up_bias), ones(fresh.down_bias)});
-      expect_close("down added at once", added, fresh.down.to(at::kDouble).add(1), precision.tolerance);
+      check_added_weight_gradients(
+          on_gpu(make_expert_problem(
+              {.dtype = precision.dtype, .bias = true, .width = width, .expert_width = 24})),
+          precision.tolerance);
     }
   }
 }

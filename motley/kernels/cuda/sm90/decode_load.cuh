@@ -9,8 +9,7 @@ namespace motley::cuda::sm90::decode {
 
 // The weights of one task.
 template <class S>
-__device__ void load_task(const Params& p, Shared& shared, const Task& task, Stage<kStages>& stage,
-                          int lane) {
+__device__ void load_task(const Params& p, Shared& shared, const Task& task, Ring<kStages>& stage, int lane) {
   constexpr int kWhole = S::kRowGroups == 8 ? 3 : S::kRowGroups / 2;
   constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
   const int group = lane % S::kRowGroups, half = lane / S::kRowGroups % 2, along = lane / S::kRowGroups / 2;
@@ -46,8 +45,8 @@ __device__ void load_task(const Params& p, Shared& shared, const Task& task, Sta
 template <class S>
 __device__ void load_weights(const Params& p, Shared& shared, unsigned (&asked)[kAsked], int lane) {
   const TaskList<S> tasks(p, shared.plan);
-  Stage<kStages> stage;
-  Stage<kTaskSlots> slot;
+  Ring<kStages> stage;
+  Ring<kTaskSlots> slot;
   const auto hand_out = [&](int id) {
     Barrier::wait(&shared.task_empty[slot.index], slot.phase ^ 1);
     if (lane > 0) return;
@@ -75,8 +74,8 @@ __device__ void load_weights(const Params& p, Shared& shared, unsigned (&asked)[
 template <class S>
 __device__ void load_rows(const Params& p, Shared& shared, int lane) {
   const TaskList<S> tasks(p, shared.plan);
-  Stage<S::kRowStages> stage;
-  Stage<kTaskSlots> slot;
+  Ring<S::kRowStages> stage;
+  Ring<kTaskSlots> slot;
   int ready = 0;  // entries whose activated rows are known to be there
   for (int id; (id = take_task(shared, slot, lane)) != kNoMoreTasks; slot.advance()) {
     if (!tasks.is_product(id)) continue;

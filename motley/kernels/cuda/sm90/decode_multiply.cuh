@@ -103,14 +103,14 @@ __device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
   using S = Sizes<kTokenTiles>;
   const TaskList<S> tasks(p, shared.plan);
   const int group = warp % S::kRowGroups, along = warp / S::kRowGroups;
-  Stage<kStages> stage;
-  Stage<S::kRowStages> row_stage;
+  Ring<kStages> stage;
+  Ring<S::kRowStages> row_stage;
   int buffer = 0;
-  const auto done = [&](const Stage<kTaskSlots>& slot) {
+  const auto done = [&](const Ring<kTaskSlots>& slot) {
     __syncwarp();
     if (lane == 0) Barrier::arrive(&shared.task_done[slot.index]);
   };
-  for (Stage<kTaskSlots> slot;; slot.advance()) {
+  for (Ring<kTaskSlots> slot;; slot.advance()) {
     const int id = take_task(shared, slot, lane);
     if (id == kNoMoreTasks) {
       done(slot);

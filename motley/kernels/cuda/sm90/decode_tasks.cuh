@@ -1,14 +1,11 @@
 // What the warps of a block of the decode kernel share, and the tasks that all blocks take from one queue.
 #pragma once
 
-#include <cutlass/arch/barrier.h>
-
 #include "motley/kernels/cuda/sm90/decode_sum.cuh"
+#include "motley/kernels/cuda/sm90/ring.cuh"
 #include "motley/kernels/cuda/sm90/tensor_map.h"
 
 namespace motley::cuda::sm90::decode {
-
-using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
 constexpr int kStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16, kAsked = 2;
 constexpr int kBox = 8 * 128;  // bytes of 8 rows x 64 columns, the unit of the swizzle
@@ -126,17 +123,8 @@ class TaskList {
   const int up_tiles_, down_tiles_, group_size_, num_up_, num_products_, num_;
 };
 
-template <int kCount>
-struct Stage {
-  int index = 0;
-  uint32_t phase = 0;
-  __device__ void advance() {
-    if (++index == kCount) index = 0, phase ^= 1;
-  }
-};
-
 // The next task of the block, kNoMoreTasks at the end.
-__device__ inline int take_task(Shared& shared, const Stage<kTaskSlots>& slot, int lane) {
+__device__ inline int take_task(Shared& shared, const Ring<kTaskSlots>& slot, int lane) {
   Barrier::wait(&shared.task_full[slot.index], slot.phase);
   const int id = shared.tasks[slot.index];
   __syncwarp();

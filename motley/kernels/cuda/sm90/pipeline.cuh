@@ -1,7 +1,6 @@
 // Shared memory, barriers and the order of work of the grouped products.
 #pragma once
 
-#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/reg_reconfig.h>
 
 #include <cute/arch/cluster_sm90.hpp>
@@ -10,11 +9,11 @@
 
 #include "motley/kernels/cuda/sm90/deal_tiles.h"
 #include "motley/kernels/cuda/sm90/gemm_params.h"
+#include "motley/kernels/cuda/sm90/ring.cuh"
 
 namespace motley::cuda::sm90 {
 
 using Element = cute::bfloat16_t;
-using Barrier = cutlass::arch::ClusterTransactionBarrier;
 
 constexpr int kStageA = kBlockRows * kTileK;  // elements of one warp group's A block
 constexpr int kStageB = kTileN * kTileK;
@@ -42,16 +41,6 @@ template <bool transposed>
 __device__ uint32_t finished_offset(int line, int chunk) {  // in bytes
   return line * (transposed ? 2 * kBlockRows : 2 * kTileN) + ((chunk ^ (line % 8)) * 16);
 }
-
-// Position in a ring of stages.
-template <int stages>
-struct Ring {
-  int index = 0;
-  uint32_t phase = 0;
-  __device__ void advance() {
-    if (++index == stages) index = 0, phase ^= 1;
-  }
-};
 
 __device__ inline void wait(uint64_t& barrier, uint32_t phase) { Barrier::wait(&barrier, phase); }
 
