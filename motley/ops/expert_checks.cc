@@ -207,14 +207,21 @@ at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const Opt
   return token_sum_operator().redispatch(backend(keys), dense(rows), weights, integers, out_dtype);
 }
 
-// A gradient that is written, in the type of the weights or fp32; none for an undefined tensor.
+// A gradient that is written, in the type of the weights or fp32.
+void check_gradient(const ArgumentChecks& check, const char* name, const at::Tensor& gradient,
+                    at::IntArrayRef sizes, const char* shape) {
+  check.typed(name, gradient, gradient.scalar_type() == at::kFloat ? at::kFloat : check.dtype(), sizes,
+              shape);
+  check.written(name, gradient);
+}
+
 OptionalTensor checked_gradient(const ArgumentChecks& check, const char* name, const OptionalTensor& gradient,
                                 at::IntArrayRef sizes, const char* shape) {
-  if (!gradient.has_value() || !gradient->defined()) return {};
-  check.typed(name, *gradient, gradient->scalar_type() == at::kFloat ? at::kFloat : check.dtype(), sizes,
-              shape);
-  check.written(name, *gradient);
-  return gradient;
+  const auto wanted = optional(gradient);
+  if (wanted.has_value()) {
+    check_gradient(check, name, *wanted, sizes, shape);
+  }
+  return wanted;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_input(
@@ -235,10 +242,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> expert_ffn_backward_i
   check_weights(check, gate_up, down, first_bias, second_bias, places, plan.num_experts, dy.size(1),
                 activation);
   check.values("hidden", hidden, {plan.max_rows, gate_up.size(1)}, "[max_rows, G]");
+  const auto gradient = checked_gradient(check, "down_grad", down_grad, down.sizes(), "[P, D, F]");
+  TORCH_CHECK(gradient.has_value() || !accumulate, "[", check.op(),
+              "] expected down_grad to accumulate into, got none");
   return expert_ffn_backward_input_operator().redispatch(
       backend(keys), dense(dy.to(check.dtype())), dense(hidden), dense(gate_weights), plan.row_assignment,
       plan.expert_offset, integers, gate_up, down, first_bias, second_bias, places, activation, alpha, limit,
-      checked_gradient(check, "down_grad", down_grad, down.sizes(), "[P, D, F]"), accumulate);
+      gradient, accumulate);
 }
 
 void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, const at::Tensor& x,
@@ -257,7 +267,7 @@ void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, 
   check.typed("gate_weights", gate_weights, at::kFloat, {x.size(0), top_k}, "[T, K]");
   check.values("dhidden", dhidden, {plan.max_rows, -1}, "[max_rows, G]");
   check.values("activated", activated, {plan.max_rows, -1}, "[max_rows, F]");
-  checked_gradient(check, "gate_up_grad", gate_up_grad, {num_places, dhidden.size(1), width}, "[P, G, D]");
+  check_gradient(check, "gate_up_grad", gate_up_grad, {num_places, dhidden.size(1), width}, "[P, G, D]");
   const auto down =
       checked_gradient(check, "down_grad", down_grad, {num_places, width, activated.size(1)}, "[P, D, F]");
   const auto first_bias = checked_gradient(check, "gate_up_bias_grad", gate_up_bias_grad,

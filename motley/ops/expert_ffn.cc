@@ -188,8 +188,9 @@ ExpertFfnBackward expert_ffn_backward(const at::Tensor& dy, const at::Tensor& x,
   const bool accumulate = accumulates(into), down_first = dy.is_cuda();
   ExpertWeightGradients out;
   out.down = gradient_like(weights.down, into.down, accumulate);
-  const auto input = backward_input(dy, hidden, gate_weights, plan, weights,
-                                    down_first ? OptionalTensor(out.down) : std::nullopt, accumulate);
+  const auto input =
+      backward_input(dy, hidden, gate_weights, plan, weights,
+                     down_first ? OptionalTensor(out.down) : std::nullopt, down_first && accumulate);
   // Only now, when the scratch of the first half is free again.
   out.gate_up = gradient_like(weights.gate_up, into.gate_up, accumulate);
   out.gate_up_bias = gradient_like(weights.gate_up_bias, into.gate_up_bias, accumulate);

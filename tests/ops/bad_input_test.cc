@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "motley/ops/expert_ffn.h"
+#include "motley/ops/operators.h"
 #include "tests/support/expert_problem.h"
 #include "tests/support/gradients.h"
 #include "tests/support/precision.h"
@@ -141,6 +142,32 @@ TEST(BadInput, WrittenTensors) {
               ops::token_sum(at::zeros({num_rows, 8}), {}, p.plan, at::kDouble);
             }),
             "[token_sum] expected out_dtype Float or that of rows, Float, got Double");
+}
+
+TEST(BadInput, WeightGradients) {
+  const auto p = small();
+  const auto& w = p.weights;
+  const c10::NoGradGuard no_grad;
+  const auto hidden = at::zeros({p.plan.max_rows(), 10}), activated = at::zeros({p.plan.max_rows(), 5});
+  const auto weight_error = [&](const at::Tensor& gate_up_grad) {
+    return error_of([&] {
+      ops::expert_ffn_backward_weight_operator().call(p.dy, p.x, hidden, activated, p.gate_weights,
+                                                      p.plan.row_assignment, p.plan.expert_offset, {}, 3, 2,
+                                                      gate_up_grad, {}, {}, {}, /*accumulate=*/false);
+    });
+  };
+  EXPECT_EQ(weight_error({}),
+            "[expert_ffn_backward_weight] expected gate_up_grad [P, G, D], got an undefined tensor");
+  EXPECT_EQ(weight_error(at::zeros({3, 10, 7})),
+            "[expert_ffn_backward_weight] expected gate_up_grad [P, G, D] = [3, 10, 8], got [3, 10, 7]");
+  EXPECT_EQ(error_of([&] {
+              ops::expert_ffn_backward_input_operator().call(
+                  p.dy, hidden, p.gate_weights, p.plan.row_assignment, p.plan.expert_offset,
+                  p.plan.token_rows, w.gate_up, w.down, {}, {}, {}, static_cast<int64_t>(w.activation.kind),
+                  w.activation.alpha, w.activation.limit,
+                  /*down_grad=*/{}, /*accumulate=*/true);
+            }),
+            "[expert_ffn_backward_input] expected down_grad to accumulate into, got none");
 }
 
 TEST(BadInput, GradientsOfOperatorsWithoutDerivative) {
