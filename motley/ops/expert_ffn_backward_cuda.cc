@@ -10,12 +10,6 @@ namespace {
 
 using InputGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-// The kernels write at the places of experts alone.
-void clear_free_places(const OptionalTensor& gradient, const OptionalTensor& place_of_expert,
-                       int64_t num_experts, bool accumulate) {
-  if (gradient && !accumulate && (place_of_expert || gradient->size(0) != num_experts)) gradient->zero_();
-}
-
 cuda::Gradient gradient_of(const OptionalTensor& gradient, bool accumulate) {
   if (!gradient) return {};
   return {gradient->mutable_data_ptr(), gradient->stride(0), gradient->scalar_type() == at::kFloat,
@@ -50,6 +44,13 @@ InputGradients input_fast(const CudaExperts& experts, const at::Tensor& dy, cons
   };
   cuda::expert_layer_backward_input(layer, backward, workspace.mutable_data_ptr(), current_stream());
   return {dx, dgate_weights, dhidden, activated};
+}
+
+// The plain kernels write at the places of experts alone.
+cuda::plain::Output plain_gradient(const at::Tensor& gradient, const OptionalTensor& place_of_expert,
+                                   int64_t num_experts, bool accumulate) {
+  if (!accumulate && (place_of_expert || gradient.size(0) != num_experts)) gradient.zero_();
+  return plain_output(gradient);
 }
 
 InputGradients input_plainly(const CudaExperts& experts, const at::Tensor& dy, const at::Tensor& hidden,
@@ -93,7 +94,8 @@ InputGradients input_plainly(const CudaExperts& experts, const at::Tensor& dy, c
     cuda::plain::outer(dy_rows, static_cast<int>(experts.model_width()),
                        plain_rows(activated, experts.row_assignment, experts.top_k, false),
                        static_cast<int>(width), plain_places(experts.expert_offset, experts.place_of_expert),
-                       plain_output(*down_grad), accumulate, current_stream());
+                       plain_gradient(*down_grad, experts.place_of_expert, experts.num_experts(), accumulate),
+                       accumulate, current_stream());
   return {dx, dgate_weights, dhidden, activated};
 }
 
@@ -107,7 +109,6 @@ InputGradients expert_ffn_backward_input_cuda(
   const CudaExperts experts{
       row_assignment, expert_offset, dy.size(0), token_rows.size(1), gate_up,
       down,           gate_up_bias,  down_bias,  place_of_expert,    activation_of(activation, alpha, limit)};
-  clear_free_places(down_grad, place_of_expert, experts.num_experts(), accumulate);
   return experts.fast()
              ? input_fast(experts, dy, hidden, gate_weights, token_rows, gradient_of(down_grad, accumulate))
              : input_plainly(experts, dy, hidden, gate_weights, token_rows, down_grad, accumulate);
@@ -167,20 +168,23 @@ void weights_plainly(const WeightGradients& of) {
     return plain_rows(data, of.row_assignment, of.top_k, by_token);
   };
   const auto width = [](const at::Tensor& tensor) { return static_cast<int>(tensor.size(1)); };
+  const auto out = [&](const at::Tensor& gradient) {
+    return plain_gradient(gradient, of.place_of_expert, of.num_experts(), of.accumulate);
+  };
   const auto stream = current_stream();
   if (of.down_grad)
     cuda::plain::outer(rows(of.dy, true), width(of.dy), rows(of.activated, false), width(of.activated),
-                       places, plain_output(*of.down_grad), of.accumulate, stream);
+                       places, out(*of.down_grad), of.accumulate, stream);
   cuda::plain::outer(rows(of.dhidden, false), width(of.dhidden), rows(of.x, true), width(of.x), places,
-                     plain_output(of.gate_up_grad), of.accumulate, stream);
+                     out(of.gate_up_grad), of.accumulate, stream);
   if (of.gate_up_bias_grad) {
     cuda::plain::column_sums(rows(of.dhidden, false), width(of.dhidden), nullptr, integers(of.row_assignment),
-                             places, plain_output(*of.gate_up_bias_grad), of.accumulate, stream);
+                             places, out(*of.gate_up_bias_grad), of.accumulate, stream);
   }
   if (of.down_bias_grad) {
     cuda::plain::column_sums(rows(of.dy, true), width(of.dy), of.gate_weights.const_data_ptr<float>(),
-                             integers(of.row_assignment), places, plain_output(*of.down_bias_grad),
-                             of.accumulate, stream);
+                             integers(of.row_assignment), places, out(*of.down_bias_grad), of.accumulate,
+                             stream);
   }
 }
 
@@ -207,9 +211,6 @@ void expert_ffn_backward_weight_cuda(const at::Tensor& dy, const at::Tensor& x, 
                            gate_up_bias_grad,
                            down_bias_grad,
                            accumulate};
-  for (const OptionalTensor& gradient :
-       {OptionalTensor(gate_up_grad), down_grad, gate_up_bias_grad, down_bias_grad})
-    clear_free_places(gradient, place_of_expert, of.num_experts(), accumulate);
   if (fast_kernels_take(x.scalar_type(), of.num_experts(), {x.size(1), of.expert_width()})) {
     weights_fast(of);
   } else {

@@ -175,5 +175,23 @@ TEST_F(ExpertFfnOnGpu, AddsWeightGradientsIntoGivenTensors) {
   }
 }
 
+TEST_F(ExpertFfnOnGpu, OverwritesPlacesWithoutAnExpert) {
+  for (const auto& precision : gpu_precisions()) {
+    for (const int64_t width : {37, 64}) {
+      for (const bool absent_expert : {false, true}) {
+        SCOPED_TRACE(precision.name + " width " + std::to_string(width) +
+                     (absent_expert ? " absent expert" : ""));
+        const auto problem = with_free_place(make_expert_problem({.dtype = precision.dtype,
+                                                                  .bias = true,
+                                                                  .num_tokens = 60,
+                                                                  .width = width,
+                                                                  .expert_width = 24}),
+                                             absent_expert);
+        check_overwritten_weight_gradients(on_gpu(problem));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace motley::test

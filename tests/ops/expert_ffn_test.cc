@@ -289,5 +289,15 @@ TEST(ExpertFfnBackwardWeight, AddsIntoGivenTensors) {
   }
 }
 
+TEST(ExpertFfnBackwardWeight, OverwritesPlacesWithoutAnExpert) {
+  for (const auto& precision : cpu_precisions()) {
+    for (const bool absent_expert : {false, true}) {
+      SCOPED_TRACE(precision.name + (absent_expert ? " absent expert" : ""));
+      check_overwritten_weight_gradients(with_free_place(
+          make_expert_problem({.dtype = precision.dtype, .bias = true, .num_tokens = 60}), absent_expert));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace motley::test

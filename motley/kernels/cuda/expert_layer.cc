@@ -19,7 +19,8 @@ void matmul(const ExpertLayer& layer, const void* x, int depth, PlacedWeights we
 
 // Places without an expert are passed over by the products.
 void clear_places(const ExpertLayer& layer, const Gradient& gradient, long size, cudaStream_t stream) {
-  if (!gradient.data || gradient.accumulate || !layer.plan.place_of_expert) return;
+  const bool all_written = !layer.plan.place_of_expert && layer.shape.num_places == layer.shape.num_experts;
+  if (!gradient.data || gradient.accumulate || all_written) return;
   const size_t element = gradient.fp32 ? 4 : element_bytes(layer.shape.type);
   MOTLEY_CUDA_CHECK(cudaMemset2DAsync(gradient.data, element * gradient.stride, 0, element * size,
                                       layer.shape.num_places, stream));
