@@ -180,9 +180,11 @@ void measure(const LayerShape& s, const std::string& skew) {
   int device = 0, shared_bytes = 0;
   MOTLEY_CUDA_CHECK(cudaGetDevice(&device));
   MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  const std::pair<const char*, Product> products[] = {
-      {"up", Product::kUp}, {"down", Product::kDown},   {"dhidden", Product::kDhidden},
-      {"dx", Product::kDx}, {"ddown", Product::kDdown}, {"dgate_up", Product::kDgateUp}};
+  const std::pair<const char*, Product> products[] = {{"up", Product::kUp},
+                                                      {"down", Product::kDown},
+                                                      {"dhidden and ddown", Product::kDhiddenAndDdown},
+                                                      {"dx", Product::kDx},
+                                                      {"dgate_up", Product::kDgateUp}};
   for (const auto& [name, product] : products)
     std::printf(
         "    %s: %s\n", name,

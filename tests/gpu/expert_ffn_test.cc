@@ -92,7 +92,7 @@ TEST_F(ExpertFfnOnGpu, AgreesWithTheReferenceForEverySize) {
   };
   for (const Size& size : {Size{1, 2, 4, 64, 48}, Size{7, 1, 1, 16, 16}, Size{900, 2, 3, 128, 96},
                            Size{150, 5, 9, 33, 70}, Size{5, 2, 3, 1, 1}, Size{64, 8, 40, 128, 64},
-                           Size{200, 4, 8, 264, 136}, Size{200, 4, 8, 264, 648}}) {
+                           Size{200, 4, 8, 264, 136}, Size{200, 4, 8, 264, 520}, Size{200, 4, 8, 264, 648}}) {
     for (const auto& precision : gpu_precisions()) {
       SCOPED_TRACE(precision.name + " tokens " + std::to_string(size.num_tokens) + " width " +
                    std::to_string(size.width));

@@ -52,6 +52,7 @@ int main(int count, char** argument_values) {
   Report report;
   try {
     if (!arguments.few_tokens) {
+      test_product_tiles(report);
       test_routing_plan(report, arguments.most_cases);
       test_zero_experts(report, arguments.most_cases);
     }

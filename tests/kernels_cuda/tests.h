@@ -11,6 +11,7 @@ constexpr int kAllCases = 1000;
 
 void test_routing_plan(Report& report, int most_cases);
 void test_zero_experts(Report& report, int most_cases);
+void test_product_tiles(Report& report);
 void test_deal_tiles(Report& report);
 void test_decode(Report& report, int most_cases);
 void test_expert_layer(Report& report, Family family, DataType type, int most_cases);

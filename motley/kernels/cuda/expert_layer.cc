@@ -115,7 +115,7 @@ void expert_layer_backward_input(const ExpertLayer& layer, const ExpertLayerBack
     present_rows(shape, layer.plan, layer.token_rows, present, stream);
     token_rows = present;
   }
-  const bool copies = backward.down.data && wants_copy(layer.family, F);
+  const bool copies = backward.down.data && wants_shared_copy(layer.family, F);
   const void* dy = backward.dy;
   long dy_stride = backward.dy_stride;
   if (copies) {

@@ -73,7 +73,7 @@ void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& fo
 
 // dx [T, D], dgate_weights [T * K] (zeros without a row here), and what the weight gradients need: dhidden
 // [max_rows, G] and weighted [max_rows, F], whose rows of absent experts are left alone. The gradient of
-// `down`, if it is wanted at once: where wants_copy, a copy of dy in the plan's order serves both.
+// `down`, if it is wanted at once: where wants_shared_copy, a copy of dy in the plan's order serves both.
 // Scratch: rows [max_rows, D], for one thing after the other; parts of the gate weights' gradients, the
 // present token rows, outer_scratch_size.
 struct ExpertLayerBackwardInput {

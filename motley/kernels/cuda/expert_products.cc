@@ -22,6 +22,28 @@ void call(Family family, void (*sm80)(const ExpertShape&, const ExpertPlan&, con
   (family == Family::kSm90 ? sm90 : sm80)(shape, plan, product, stream);
 }
 
+RowsCome how_rows_come(Family family, Product product, int expert_width, int hidden_width) {
+  bool copied = false;
+  switch (product) {
+    case Product::kDown:
+    case Product::kDx:
+      return RowsCome::kInOrder;
+    case Product::kUp:
+    case Product::kDhidden:
+      break;
+    case Product::kDdown:
+      copied = wants_copy(family, expert_width);
+      break;
+    case Product::kDgateUp:
+      copied = wants_copy(family, hidden_width);
+      break;
+    case Product::kDhiddenAndDdown:
+      copied = wants_shared_copy(family, expert_width);
+      break;
+  }
+  return copied ? RowsCome::kCopied : RowsCome::kGathered;
+}
+
 }  // namespace
 
 Family default_family(DataType type) {
@@ -35,12 +57,8 @@ const char* family_name(Family family) { return family == Family::kSm90 ? "sm90"
 
 ProductTiles product_tiles(Family family, const ExpertShape& shape, const Activation& activation,
                            Product product, int shared_bytes) {
-  const bool by_token = product != Product::kDown && product != Product::kDx;
-  const bool copied =
-      by_token && product != Product::kUp &&
-      wants_copy(family, product == Product::kDgateUp ? activation.hidden_width(shape.expert_width)
-                                                      : shape.expert_width);
-  const RowsCome rows_come = copied ? RowsCome::kCopied : by_token ? RowsCome::kGathered : RowsCome::kInOrder;
+  const RowsCome rows_come =
+      how_rows_come(family, product, shape.expert_width, activation.hidden_width(shape.expert_width));
   if (family == Family::kSm90)
     return {2 * sm90::kClusterBlocks * sm90::kBlockRows,
             sm90::kTileN,

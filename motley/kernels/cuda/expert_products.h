@@ -105,15 +105,18 @@ struct OuterProduct {
   int* scratch = nullptr;  // outer_scratch_size; null: experts by number, however many rows they have
 };
 size_t outer_scratch_size(const ExpertShape& shape, int row_width, int gathered_width);
-// Whether a product that reads rows by token beside rows of this width is better off with a copy of them in
-// the plan's order, the copy included: a weight gradient, or that of `down` and expert_dhidden, which share
+// Whether a product that reads rows by token is better off with a copy of them in the plan's order, the copy
+// included: a weight gradient beside rows of this width, or that of `down` and expert_dhidden, which share
 // one.
 constexpr bool wants_copy(Family family, int row_width) {
   return family == Family::kSm90 && row_width >= 640;
 }
+constexpr bool wants_shared_copy(Family family, int expert_width) {
+  return family == Family::kSm90 && expert_width >= 512;
+}
 
 // How a product is cut, a pure function of its shape, so that it can be printed.
-enum class Product { kUp, kDown, kDhidden, kDx, kDdown, kDgateUp };
+enum class Product { kUp, kDown, kDhidden, kDx, kDdown, kDgateUp, kDhiddenAndDdown };
 enum class RowsCome { kInOrder, kGathered, kCopied };  // gathered while they are loaded, or copied before
 struct ProductTiles {
   int rows, columns, depth;  // of the output of `blocks` thread blocks, and of a step along K
