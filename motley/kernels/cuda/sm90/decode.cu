@@ -3,10 +3,11 @@
 // ahead of everything else; rows are so few that they come along with each piece.
 //
 // A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring 8 sub-tiles
-// of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. The fewer rows of
-// the plan the fullest expert has, the smaller R (finer tasks balance better), since the rows that come along
-// cost a stage 8 KiB at most either way. Sums along K are added over the warps in their order, and those of a
-// token over its experts in the order of its choices, so that nothing depends on which block does what.
+// of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. R is as large as the
+// number of tasks allows (finer tasks balance better; larger ones need the rows that come along less often,
+// and their boxes are faster), and large enough for the rows of the fullest expert. Sums along K are added
+// over the warps in their order, and those of a token over its experts in the order of its choices, so that
+// nothing depends on which block does what.
 #include <compare>
 #include <map>
 #include <memory>
@@ -25,20 +26,6 @@ namespace {
 
 using namespace decode;
 
-template <int kTokenTiles>
-__device__ void run(const Params& p, Shared& shared, unsigned (&asked)[kAsked], int warp, int lane) {
-  if (warp < kWarps) {
-    if (p.zero_experts.num_constant > 0) mix_constants(p, lane);
-    multiply<kTokenTiles>(p, shared, warp, lane);
-  } else if (warp == kWarps) {
-    load_weights<Sizes<kTokenTiles>>(p, shared, asked, lane);
-  } else if (warp == kWarps + 1) {
-    load_rows<Sizes<kTokenTiles>>(p, shared, lane);
-  } else {
-    announce<Sizes<kTokenTiles>>(p, shared, lane);
-  }
-}
-
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(1024) unsigned char shared_bytes[];
   Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
@@ -47,8 +34,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     for (int i = 0; i < kStages; ++i) {
       Barrier::init(&shared.weights_full[i], 1);
       Barrier::init(&shared.weights_empty[i], kWarps);
+    }
+    for (int i = 0; i < kMaxRowStages; ++i) {
       Barrier::init(&shared.rows_full[i], 1);
-      Barrier::init(&shared.rows_empty[i], kWarps);
+      Barrier::init(&shared.rows_empty[i], 32 * kWarps);
     }
     for (int i = 0; i < kTaskSlots; ++i) {
       Barrier::init(&shared.task_full[i], 1);
@@ -64,18 +53,29 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
   }
   cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();  // nothing before reads or writes what others do
-  unsigned asked[kAsked] = {};      // are answered while the plan is made
-  if (warp == kWarps && lane == 0)
-    for (unsigned& task : asked) task = ask(*p.counters);
+  unsigned asked = 0;               // is answered while the plan is made
+  if (warp == kWarps && lane == 0) asked = ask(*p.counters);
   make_decode_plan(p.plan, shared.plan);
-  if (shared.plan.most_rows <= 8)
-    run<1>(p, shared, asked, warp, lane);
-  else if (shared.plan.most_rows <= 16)
-    run<2>(p, shared, asked, warp, lane);
-  else if (shared.plan.most_rows <= 32)
-    run<4>(p, shared, asked, warp, lane);
-  else
-    run<8>(p, shared, asked, warp, lane);
+  const TaskList tasks(p, shared.plan);
+  if (warp == kWarps) {
+    load_weights(p, shared, tasks, asked, lane);
+  } else if (warp == kWarps + 1) {
+    load_rows(p, shared, tasks, lane);
+  } else if (warp == kWarps + 2) {
+    announce(p, shared, tasks, lane);
+  } else {
+    if (p.zero_experts.num_constant > 0) mix_constants(p, lane);
+    switch (tasks.token_tiles) {
+      case 1:
+        return multiply<1>(p, shared, tasks, warp, lane);
+      case 2:
+        return multiply<2>(p, shared, tasks, warp, lane);
+      case 4:
+        return multiply<4>(p, shared, tasks, warp, lane);
+      default:
+        multiply<8>(p, shared, tasks, warp, lane);
+    }
+  }
 }
 
 constexpr int kCounterSets = 4096;
@@ -172,7 +172,7 @@ WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, i
   for (int i = 0, groups = 1; depth % 64 == 0 && i < 4; ++i, groups *= 2)
     maps.whole[i] = make_tensor_map(weights.data, {64, rows, halves, depth / 64, num_places},
                                     {depth, long(rows) * depth, 64, weights.stride},
-                                    {64, 16 * groups / halves, halves, kWarps / groups, 1});
+                                    {64, 16 * groups / halves, halves, stage_depth(depth, i) / 64, 1});
   maps.pieces = make_tensor_map(weights.data, {depth, rows, halves, 1, num_places},
                                 {depth, long(rows) * depth, 64, weights.stride}, {64, 8, 1, 1, 1});
   return maps;

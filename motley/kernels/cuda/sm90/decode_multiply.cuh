@@ -6,12 +6,11 @@
 namespace motley::cuda::sm90::decode {
 
 // The first row of weights of half `half` of row group `group`: gate and up rows of the same columns, or
-// the first and the last R / 2 rows of the tile.
-template <class S>
-__device__ int first_row(const Params& p, const Task& task, int group, int half) {
-  if (!task.down && p.activation.gated())
-    return half * p.expert_width + task.tile * (S::kRows / 2) + group * 8;
-  return task.tile * S::kRows + half * (S::kRows / 2) + group * 8;
+// the first and the last half of the tile's rows.
+__device__ int first_row(const Params& p, const Split& split, const Piece& piece, int group, int half) {
+  if (!piece.down && p.activation.gated())
+    return half * p.expert_width + piece.tile * (split.rows() / 2) + group * 8;
+  return piece.tile * split.rows() + half * (split.rows() / 2) + group * 8;
 }
 
 __device__ void load_matrices(uint32_t (&to)[4], uint32_t address) {
@@ -30,11 +29,12 @@ __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// A sub-tile of 16 rows of weights x 64 of K times all tokens. `valid` of the 64 are there; the rest of the
-// rows is what was there before, maybe NaN, and must not be multiplied even with zeros.
-template <class S, int kTokenTiles>
-__device__ void multiply_piece(float (&sum)[kTokenTiles][4], uint32_t weights, uint32_t rows, int valid,
-                               int lane) {
+// A sub-tile of 16 rows of weights x 64 of K times all tokens, whose rows lie at rows + row_offset (the
+// lane's). `valid` of the 64 are there; the rest of the rows is what was there before, maybe NaN, and must
+// not be multiplied even with zeros.
+template <int kTokenTiles>
+__device__ void multiply_sub_tile(float (&sum)[kTokenTiles][4], uint32_t weights, int half_bytes,
+                                  uint32_t rows, const int (&row_offset)[kTokenTiles], int valid, int lane) {
   const int row = lane % 8, half = lane / 8 % 2, upper = lane / 16;
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {  // of steps of 16
@@ -42,12 +42,12 @@ __device__ void multiply_piece(float (&sum)[kTokenTiles][4], uint32_t weights, u
     uint32_t a[2][4];
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      load_matrices(a[i], weights + half * (S::kRowGroups * kBox) + row * 128 +
-                              (((pair * 2 + i) * 2 + upper) ^ row) * 16);
+      load_matrices(a[i],
+                    weights + half * half_bytes + row * 128 + (((pair * 2 + i) * 2 + upper) ^ row) * 16);
 #pragma unroll
     for (int t = 0; t < kTokenTiles; ++t) {
       uint32_t b[4];
-      load_matrices(b, rows + (t * 8 + row) * S::kRowStride + pair * 64 + lane / 8 * 16);
+      load_matrices(b, rows + row_offset[t] + pair * 64);
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         if (pair * 32 + i * 8 >= valid) b[i] = 0;
@@ -59,12 +59,12 @@ __device__ void multiply_piece(float (&sum)[kTokenTiles][4], uint32_t weights, u
 
 // What a task leaves: activated columns, or columns of the output rows.
 template <int kTokenTiles>
-__device__ void store(const Params& p, const Task& task, int row_of_half[2],
+__device__ void store(const Params& p, const Piece& piece, int row_of_half[2],
                       const float (&sum)[kTokenTiles][4], int lane) {
-  const int width = task.down ? p.model_width : p.expert_width;
-  const bf16* bias = task.down ? p.down_bias : p.up_bias;
-  if (bias) bias += task.entry.place * (task.down ? p.down_bias_stride : p.up_bias_stride);
-  const bool gated = !task.down && p.activation.gated();
+  const int width = piece.down ? p.model_width : p.expert_width;
+  const bf16* bias = piece.down ? p.down_bias : p.up_bias;
+  if (bias) bias += piece.entry.place * (piece.down ? p.down_bias_stride : p.up_bias_stride);
+  const bool gated = !piece.down && p.activation.gated();
   const int at[2] = {row_of_half[0] + lane / 4, row_of_half[1] + lane / 4};
   float added[2] = {0.f, 0.f};
   if (bias)
@@ -75,12 +75,12 @@ __device__ void store(const Params& p, const Task& task, int row_of_half[2],
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int token = t * 8 + lane % 4 * 2 + i;
-      if (token >= task.entry.count) continue;
-      const long row = task.entry.begin + token;
+      if (token >= piece.entry.count) continue;
+      const long row = piece.entry.begin + token;
       // Rounded where the layer for many tokens rounds.
       const float first = __bfloat162float(__float2bfloat16(sum[t][i] + added[0])),
                   second = __bfloat162float(__float2bfloat16(sum[t][2 + i] + added[1]));
-      if (task.down) {
+      if (piece.down) {
         if (at[0] < width) p.rows[row * width + at[0]] = __float2bfloat16(first);
         if (at[1] < width) p.rows[row * width + at[1]] = __float2bfloat16(second);
       } else {
@@ -98,13 +98,72 @@ __device__ void store(const Params& p, const Task& task, int row_of_half[2],
 // The warps that multiply wait for each other.
 __device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarps, 0); }
 
+// The products of one piece, by the warps along K in parts.
 template <int kTokenTiles>
-__device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
-  using S = Sizes<kTokenTiles>;
-  const TaskList<S> tasks(p, shared.plan);
-  const int group = warp % S::kRowGroups, along = warp / S::kRowGroups;
+__device__ void multiply_piece(const Params& p, Shared& shared, const RowStages& row_stages,
+                               const Split& split, const Piece& piece, Ring<kStages>& stage,
+                               RowRing& row_stage, int warp, int lane, float (&sum)[kTokenTiles][4]) {
+  const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+  const int half_bytes = split.groups() * kBox, pitch = row_stages.pitch(split.row_depth);
+  int row_offset[kTokenTiles];  // past the last row another one is multiplied, and never stored
+#pragma unroll
+  for (int t = 0; t < kTokenTiles; ++t)
+    row_offset[t] = min(t * 8 + lane % 8, piece.entry.count - 1) * pitch + lane / 8 * 16;
+  int part = 0;  // of the rows' stage
+  for (int k = 0; k < split.stages; ++k, stage.advance()) {
+    const int valid = along * 64 < split.stage_depth ? split.depth - k * split.stage_depth - along * 64 : 0;
+    Barrier::wait(&shared.weights_full[stage.index], stage.phase);
+    if (part == 0) Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
+    if (valid > 0)
+      multiply_sub_tile(sum,
+                        cute::cast_smem_ptr_to_uint(shared.weights[stage.index]) +
+                            (along * 2 * split.groups() + group) * kBox,
+                        half_bytes,
+                        cute::cast_smem_ptr_to_uint(shared.rows) + row_stage.index * row_stages.bytes +
+                            2 * part + along * 128,
+                        row_offset, valid, lane);
+    __syncwarp();
+    if (lane == 0) Barrier::arrive(&shared.weights_empty[stage.index]);
+    part += split.stage_depth;
+    if (part < split.row_depth && k + 1 < split.stages) continue;
+    Barrier::arrive(&shared.rows_empty[row_stage.index]);  // every lane: racecheck knows no order else
+    row_stage.advance(row_stages);
+    part = 0;
+  }
+}
+
+// 16 columns of a token from its experts' rows, as sum_tokens gives them. `partial` holds the sums of its
+// pieces, by warp along K, 128 floats a piece; `weight` is the gate weight of choice `lane`.
+__device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const TaskList& tasks, int id,
+                                  const float* partial, float weight, int group, int lane) {
+  constexpr unsigned kAll = 0xffffffffu;
+  const Split& split = tasks.down;
+  const int token = tasks.token(id), first = tasks.tile(id) * split.rows();
+  const int in_tile = lane / 8 % 2 * (split.rows() / 2) + group * 8 + lane % 8, column = first + in_tile;
+  const int row = lane < p.top_k ? plan.row_of[token * p.top_k + lane] : -1;
+  float sum = 0.f;
+  for (int choice = 0; choice < p.top_k; ++choice) {
+    const int of_choice = __shfl_sync(kAll, row, choice);
+    if (of_choice < 0) continue;
+    // Pieces come in the order of their rows.
+    const float* part = partial + 128 * __popc(__ballot_sync(kAll, row >= 0 && row < of_choice)) + in_tile;
+    float value = part[0], added = 0.f;
+    for (int along = 1; along < kWarps >> split.log_groups; ++along) value += part[along * split.rows()];
+    if (p.down_bias && column < p.model_width)
+      added = __bfloat162float(p.down_bias[plan.entries[of_choice].place * p.down_bias_stride + column]);
+    sum += __shfl_sync(kAll, weight, choice) * __bfloat162float(__float2bfloat16(value + added));
+  }
+  float sums[8];
+#pragma unroll
+  for (int j = 0; j < 8; ++j) sums[j] = __shfl_sync(kAll, sum, lane % 2 * 8 + j);
+  const int to = first + lane * (split.rows() / 2) + group * 8;
+  if (lane < 2 && to < p.model_width) finish_token(p, plan, token, to, sums);
+}
+
+template <int kTokenTiles>
+__device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks, int warp, int lane) {
   Ring<kStages> stage;
-  Ring<S::kRowStages> row_stage;
+  RowRing row_stage;
   int buffer = 0;
   const auto done = [&](const Ring<kTaskSlots>& slot) {
     __syncwarp();
@@ -123,58 +182,62 @@ __device__ void multiply(const Params& p, Shared& shared, int warp, int lane) {
       sum_tokens(p, shared.plan, tasks.sum_index(id), warp * 32 + lane);
       continue;
     }
-    const Task task = tasks.product(id);
-    float sum[kTokenTiles][4] = {};
-    for (int k = 0; k < task.k_blocks; ++k, stage.advance()) {
-      const int valid = task.depth - k * S::kDepth - along * 64;
-      const int part = k * S::kDepth % S::kRowDepth;  // of the rows' stage
-      Barrier::wait(&shared.weights_full[stage.index], stage.phase);
-      Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
-      if (valid > 0)
-        multiply_piece<S>(sum,
-                          cute::cast_smem_ptr_to_uint(shared.weights[stage.index]) +
-                              (along * 2 * S::kRowGroups + group) * kBox,
-                          cute::cast_smem_ptr_to_uint(shared.rows) + row_stage.index * S::kRowStageBytes +
-                              2 * part + along * 128,
-                          valid, lane);
-      __syncwarp();
-      if (lane == 0) Barrier::arrive(&shared.weights_empty[stage.index]);
-      if (part + S::kDepth < S::kRowDepth && k + 1 < task.k_blocks) continue;
-      if (lane == 0) Barrier::arrive(&shared.rows_empty[row_stage.index]);
-      row_stage.advance();
-    }
-    if constexpr (S::kDepthGroups > 1) {
-      float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
-      buffer ^= 1;
-#pragma unroll
-      for (int t = 0; t < kTokenTiles; ++t)
-        if (along > 0)
-          partial[(((along - 1) * S::kRowGroups + group) * kTokenTiles + t) * 32 + lane] = {
-              sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
-      join();
-      if (along > 0) {
+    if constexpr (kTokenTiles == 1)
+      if (tasks.with_sum(id)) {
+        const Split split = tasks.down;
+        const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+        float* partial = shared.partial[buffer];
+        // On its way while the pieces are: an answer of memory takes as long as two of them.
+        const float weight = lane < p.top_k ? p.gate_weights[tasks.token(id) * p.top_k + lane] : 0.f;
+        float* to = partial + along * split.rows() + group * 8 + lane / 4;
+        buffer ^= 1;
+        tasks.for_each_piece(id, [&](const Piece& piece) {
+          float sum[1][4] = {};
+          multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
+          if (lane % 4 == 0) to[0] = sum[0][0], to[split.rows() / 2] = sum[0][2];
+          to += 128;
+        });
+        if (lane == 0) wait_for_mixes(p);
+        join();
+        if (along == 0) sum_pieces(p, shared.plan, tasks, id, partial, weight, group, lane);
         done(slot);
         continue;
       }
+    tasks.for_each_piece(id, [&](const Piece& piece) {
+      const Split split = tasks.split_of(piece.down);
+      const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+      float sum[kTokenTiles][4] = {};
+      multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
+      if (split.log_groups < 3) {
+        float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
+        buffer ^= 1;
+        const auto at = [&](int from, int t) {
+          return (((from - 1) * split.groups() + group) * kTokenTiles + t) * 32 + lane;
+        };
+        if (along > 0)
 #pragma unroll
-      for (int t = 0; t < kTokenTiles; ++t)
-        for (int from = 0; from < S::kDepthGroups - 1; ++from) {
-          const float4 other = partial[((from * S::kRowGroups + group) * kTokenTiles + t) * 32 + lane];
-          sum[t][0] += other.x, sum[t][1] += other.y, sum[t][2] += other.z, sum[t][3] += other.w;
-        }
-    }
-    int rows[2] = {first_row<S>(p, task, group, 0), first_row<S>(p, task, group, 1)};
-    store<kTokenTiles>(p, task, rows, sum, lane);
+          for (int t = 0; t < kTokenTiles; ++t)
+            partial[at(along, t)] = {sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
+        join();
+        if (along > 0) return;
+#pragma unroll
+        for (int t = 0; t < kTokenTiles; ++t)
+          for (int from = 1; from < kWarps >> split.log_groups; ++from) {
+            const float4 other = partial[at(from, t)];
+            sum[t][0] += other.x, sum[t][1] += other.y, sum[t][2] += other.z, sum[t][3] += other.w;
+          }
+      }
+      int rows[2] = {first_row(p, split, piece, group, 0), first_row(p, split, piece, group, 1)};
+      store<kTokenTiles>(p, piece, rows, sum, lane);
+    });
     done(slot);
   }
 }
 
 // Tells other blocks what this one has written. A fence takes as long as a small task: one for all tasks that
 // have been finished since the last.
-template <class S>
-__device__ void announce(const Params& p, Shared& shared, int lane) {
+__device__ inline void announce(const Params& p, Shared& shared, const TaskList& tasks, int lane) {
   constexpr int kUnfinished = -2;
-  const TaskList<S> tasks(p, shared.plan);
   for (unsigned base = 0;;) {
     const unsigned at = base + lane, slot = at % kTaskSlots, phase = at / kTaskSlots % 2;
     int id = kUnfinished;
@@ -193,12 +256,7 @@ __device__ void announce(const Params& p, Shared& shared, int lane) {
     }
     base += count;
   }
-  if (lane > 0) return;
-  fence_gpu();
-  if (atomicAdd(&p.counters->blocks_done, 1u) == gridDim.x - 1) {
-    fence_gpu();
-    *p.counters = {};
-  }
+  if (lane == 0 && !tasks.rows_leave()) leave(*p.counters);
 }
 
 }  // namespace motley::cuda::sm90::decode

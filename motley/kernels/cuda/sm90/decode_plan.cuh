@@ -9,6 +9,7 @@ namespace motley::cuda::sm90::decode {
 constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 3, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
 constexpr int kMaxEntries = kDecodeAssignments;
+constexpr int kMaxSummedChoices = 16;  // whose sums fit into what the warps along K hand over
 
 // Rows [begin, begin + count) of the plan, count <= kGroupRows, of the expert at `place`.
 struct Entry {
@@ -20,9 +21,11 @@ struct DecodePlan {
   Entry entries[kMaxEntries];
   short token_of[kDecodeAssignments];  // of each row
   short row_of[kDecodeAssignments];    // of each assignment, -1 without one here
+  short slot_of[kDecodeAssignments];   // of each assignment, -1 where it is no expert with weights
   int begin[kMaxExperts];              // of each expert, -1 where it is not here; counts before
   int warp_sums[kDecodeWarps];
   int num_entries, most_rows;
+  bool with_sum;  // every entry has one row, of the same number, and few choices make a token
 };
 
 // Exclusive prefix sum over the block.
@@ -67,7 +70,9 @@ __device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePla
   if (known) plan.row_of[lane] = row;
   const int most = __reduce_max_sync(kAll, here ? __popc(peers) : 0);
   const int entries = __popc(__ballot_sync(kAll, first));
-  if (lane == 0) plan.most_rows = most, plan.num_entries = entries;
+  if (lane == 0)
+    plan.most_rows = most, plan.num_entries = entries,
+    plan.with_sum = most == 1 && from.top_k <= kMaxSummedChoices;
 }
 
 __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan& plan) {
@@ -77,16 +82,20 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
     return;
   }
   const int thread = threadIdx.x, experts = from.num_experts, count = from.num_assignments;
-  for (int i = thread; i < count; i += kDecodeThreads) plan.row_of[i] = -1;
+  for (int i = thread; i < count; i += kDecodeThreads) {
+    const int slot = from.slots ? from.slots[i] : -1;
+    plan.slot_of[i] = slot >= 0 && slot < experts ? slot : -1;
+    plan.row_of[i] = -1;
+  }
   for (int e = thread; e < experts; e += kDecodeThreads)
     plan.begin[e] = from.slots ? 0 : from.expert_offset[e + 1] - from.expert_offset[e];
-  if (thread == 0) plan.most_rows = 0;
+  if (thread == 0) plan.most_rows = 0, plan.with_sum = false;
   __syncthreads();
   if (from.slots && thread < 32)  // ranks among the assignments of one expert, in order
     for (int first = 0; first < count; first += 32) {
       const int assignment = first + thread;
-      const int slot = assignment < count ? from.slots[assignment] : -1;
-      const bool has_row = slot >= 0 && slot < experts;
+      const int slot = assignment < count ? plan.slot_of[assignment] : -1;
+      const bool has_row = slot >= 0;
       const unsigned peers = __match_any_sync(0xffffffffu, has_row ? slot : -1);
       const int rank = has_row ? plan.begin[slot] + __popc(peers & ((1u << thread) - 1)) : -1;
       __syncwarp();
@@ -134,7 +143,7 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
     for (int i = thread; i < count; i += kDecodeThreads) {
       const int rank = plan.row_of[i];
       if (rank < 0) continue;
-      const int begin = plan.begin[from.slots[i]];
+      const int begin = plan.begin[plan.slot_of[i]];
       plan.row_of[i] = begin < 0 ? -1 : begin + rank;
       if (begin >= 0) plan.token_of[begin + rank] = i / from.top_k;
     }

@@ -72,6 +72,19 @@ __device__ inline void add_zero_experts(const DecodeSum& p, const DecodePlan& pl
   for (int j = 0; j < 8; ++j) sum[j] += of_x * x[j];
 }
 
+// 8 columns of y from the sum of the experts' rows.
+__device__ inline void finish_token(const DecodeSum& p, const DecodePlan& plan, int token, int column,
+                                    float (&sum)[8]) {
+  if (p.zero_experts.num_experts > 0) add_zero_experts(p, plan, token, column, sum);
+  const long to = long(token) * p.model_width + column;
+#pragma unroll
+  for (int j = 0; j < 8; ++j)
+    if (p.y_fp32)
+      static_cast<float*>(p.y)[to + j] = sum[j];
+    else
+      static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
+}
+
 // y from the rows of all experts, 8 columns of a token a thread.
 constexpr int kSumThreads = 32 * kMultiplyingWarps;
 __device__ inline int num_sum_tasks(const DecodeSum& p) {
@@ -102,14 +115,7 @@ __device__ inline void sum_tokens(const DecodeSum& p, const DecodePlan& plan, in
         sum[2 * j + 1] += weights[k] * both.y;
       }
   }
-  if (p.zero_experts.num_experts > 0) add_zero_experts(p, plan, token, column, sum);
-  const long to = long(token) * p.model_width + column;
-#pragma unroll
-  for (int j = 0; j < 8; ++j)
-    if (p.y_fp32)
-      static_cast<float*>(p.y)[to + j] = sum[j];
-    else
-      static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
+  finish_token(p, plan, token, column, sum);
 }
 
 }  // namespace motley::cuda::sm90::decode

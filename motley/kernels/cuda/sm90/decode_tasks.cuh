@@ -7,11 +7,14 @@
 
 namespace motley::cuda::sm90::decode {
 
-constexpr int kStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16, kAsked = 2;
+// Stages of weights: with more in flight it is no faster, and a block holds tasks that others could do.
+constexpr int kStages = 5, kMaxRowStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16;
 constexpr int kBox = 8 * 128;  // bytes of 8 rows x 64 columns, the unit of the swizzle
-constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 4 * 64 * 272;
+constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 100 * 1024;
 constexpr int kPartial = 64 * 32;  // floats: what the warps along K hand over, at most
 constexpr int kNoMoreTasks = -1;
+constexpr int kAskBefore = 4;      // stages before a task's end: the queue's answer takes as long as three
+constexpr int kTasksPerBlock = 4;  // at least, where an expert's rows do not ask for larger ones
 
 struct alignas(1024) Shared {
   unsigned char weights[kStages][kWeightBytes];
@@ -19,7 +22,7 @@ struct alignas(1024) Shared {
   float partial[2][kPartial];
   DecodePlan plan;
   int tasks[kTaskSlots];
-  uint64_t weights_full[kStages], weights_empty[kStages], rows_full[kStages], rows_empty[kStages];
+  uint64_t weights_full[kStages], weights_empty[kStages], rows_full[kMaxRowStages], rows_empty[kMaxRowStages];
   uint64_t task_full[kTaskSlots], task_empty[kTaskSlots], task_done[kTaskSlots];
 };
 static_assert(sizeof(Shared) <= 227 * 1024);
@@ -40,63 +43,109 @@ struct Params : DecodeSum {
   int expert_width;
 };
 
-// A tile of one of the two products.
-struct Task {
+// How the tasks of one product are cut: a stage of weights is 16 << log_groups rows x `stage_depth` of K.
+struct Split {
+  int depth, log_groups, tiles, stage_depth, stages;
+  int row_depth;  // of a stage of the rows that come along: few copies, since each takes as long as 1 KB
+
+  __device__ int rows() const { return 16 << log_groups; }
+  __device__ int groups() const { return 1 << log_groups; }
+};
+
+// Of K: as even as K allows, because a box costs its size, whether the array fills it or not.
+__host__ __device__ constexpr int stage_depth(int depth, int log_groups) {
+  const int chunks = (depth + 63) / 64, most = kWarps >> log_groups, stages = (chunks + most - 1) / most;
+  return 64 * ((chunks + stages - 1) / stages);
+}
+
+// The weights of an expert's tile of one of the two products.
+struct Piece {
   bool down;
   int entry_index;
   Entry entry;
-  int tile, depth, k_blocks;
+  int tile;
 };
 
-// Sizes that depend on how many rows an expert has.
-template <int kTokenTiles>  // of 8 tokens; as many row groups
-struct Sizes {
-  static constexpr int kRowGroups = kTokenTiles, kDepthGroups = kWarps / kRowGroups;
-  static constexpr int kRows = 16 * kRowGroups, kDepth = 64 * kDepthGroups;
-  // The rows that come along have stages of their own, wide enough that a stage of weights needs few copies:
-  // 16 to 25 copies of 256 bytes took longer than the 16 KiB of weights beside them.
-  static constexpr int kRowDepth = kTokenTiles <= 2 ? kDepth : 2 * kDepth;
-  static constexpr int kRowStages = kTokenTiles <= 2 ? kStages : 4;
-  static constexpr int kRowStride = 2 * kRowDepth + 16;  // bytes: rows meet no bank twice
-  static constexpr int kRowStageBytes = 8 * kTokenTiles * kRowStride;
-  static_assert(kRowStages * kRowStageBytes <= kRowBytes);
+// The stages of the rows that come along: as many rows as the fullest expert has, with all of K where three
+// stages of that fit.
+struct RowStages {
+  int rows, count, bytes;
+  __device__ RowStages(int most_rows, int longest) : rows(max(most_rows, 1)) {
+    count = min(max(kRowBytes / (rows * pitch(longest)), 3), kMaxRowStages);
+    bytes = kRowBytes / count / 128 * 128;
+  }
+  // From one row to the next: rows meet no bank twice.
+  static __device__ int pitch(int depth) { return 2 * ((depth + 63) / 64 * 64) + 16; }
+  __device__ int depth(int all, int unit) const {
+    return rows * pitch(all) <= bytes ? all : (bytes / rows - 16) / (2 * unit) * unit;
+  }
+};
+
+struct RowRing {
+  int index = 0;
+  uint32_t phase = 0;
+  __device__ void advance(const RowStages& stages) {
+    if (++index == stages.count) index = 0, phase ^= 1;
+  }
 };
 
 // In the order in which blocks take them: the first product expert by expert, the second likewise, so that it
-// seldom waits for the first, and the sums of tokens. A task waits only for tasks before it and for mixes,
-// which blocks that run have taken: however few blocks run at once, a launch ends.
-template <class S>
+// seldom waits for the first, and the sums of tokens. Where every expert has one row, a task of the second
+// product is instead 16 << log_groups columns of a token with all of its experts, and the sum with it. A task
+// waits only for tasks before it and for mixes, which blocks that run have taken: however few blocks run at
+// once, a launch ends.
 class TaskList {
  public:
   __device__ TaskList(const Params& p, const DecodePlan& plan)
-      : p_(p),
+      : token_tiles(plan.most_rows <= 8    ? 1
+                    : plan.most_rows <= 16 ? 2
+                    : plan.most_rows <= 32 ? 4
+                                           : 8),
+        row_stages(plan.most_rows, max(p.model_width, p.expert_width)),
+        up(split(p.activation.hidden_width(p.expert_width), p.model_width, plan.num_entries)),
+        down(split(p.model_width, p.expert_width, plan.num_entries)),
+        p_(p),
         plan_(plan),
-        up_tiles_(tiles(p.activation.hidden_width(p.expert_width))),
-        down_tiles_(tiles(p.model_width)),
         group_size_((plan.num_entries + DecodeCounters::kGroups - 1) / DecodeCounters::kGroups),
-        num_up_(up_tiles_ * plan.num_entries),
-        num_products_(num_up_ + down_tiles_ * plan.num_entries),
-        num_(num_products_ + num_sum_tasks(p)) {}
+        num_up_(up.tiles * plan.num_entries),
+        num_products_(num_up_ + down.tiles * (plan.with_sum ? p.num_tokens : plan.num_entries)),
+        num_(num_products_ + (plan.with_sum ? 0 : num_sum_tasks(p))) {}
 
-  __device__ int size() const { return num_; }
+  const int token_tiles;  // of 8 rows of the fullest expert: 1, 2, 4, 8
+  const RowStages row_stages;
+  const Split up, down;
+
+  // Tasks [0, size) are taken from the queue, [size, end) by block i, i + blocks ..
+  __device__ int size() const { return plan_.with_sum ? num_up_ : num_; }
+  __device__ int end() const { return num_; }
   __device__ bool is_product(int id) const { return id < num_products_; }
+  __device__ bool with_sum(int id) const { return plan_.with_sum && id >= num_up_ && id < num_products_; }
   __device__ int sum_index(int id) const { return id - num_products_; }
-  __device__ Task product(int id) const {
-    const bool down = id >= num_up_;
-    const int index = down ? id - num_up_ : id, per_entry = down ? down_tiles_ : up_tiles_;
-    const int entry = index / per_entry, depth = down ? p_.expert_width : p_.model_width;
-    return {down,
-            entry,
-            plan_.entries[entry],
-            index - entry * per_entry,
-            depth,
-            (depth + S::kDepth - 1) / S::kDepth};
+  __device__ int token(int id) const { return (id - num_up_) / down.tiles; }  // of a task with_sum
+  __device__ int tile(int id) const { return (id - num_up_) % down.tiles; }
+  __device__ Split split_of(bool of_down) const { return of_down ? down : up; }
+
+  // Whether the warp that loads rows is the last of this block to need the counters, well before its end.
+  __device__ bool rows_leave() const {
+    return size() + int(blockIdx.x) < end() && p_.zero_experts.num_constant == 0;
+  }
+
+  // Calls for every piece of a task, in the order of the experts, which is the one they get ready in.
+  template <class Function>
+  __device__ void for_each_piece(int id, const Function& function) const {
+    const bool sums = with_sum(id);
+    const int token = sums ? this->token(id) : 0, tile = sums ? this->tile(id) : 0;
+    const int end = sums ? plan_.num_entries : is_product(id) ? 1 : 0;
+#pragma unroll 1
+    for (int entry = 0; entry < end; ++entry)
+      if (!sums || plan_.token_of[entry] == token)
+        function(sums ? Piece{true, entry, plan_.entries[entry], tile} : piece(id));
   }
 
   __device__ void count_done(int id) const {
     if (id < num_up_)
-      atomicAdd(&p_.counters->up_done[id / up_tiles_ / group_size_], 1u);
-    else if (is_product(id))
+      atomicAdd(&p_.counters->up_done[id / up.tiles / group_size_], 1u);
+    else if (is_product(id) && !plan_.with_sum)
       atomicAdd(&p_.counters->down_done, 1u);
   }
   // Waits for the first product of an entry and gives how many entries, counted from the first, have it: an
@@ -105,7 +154,7 @@ class TaskList {
     const int entries = min(group_size_, plan_.num_entries - lane * group_size_);
     while (true) {
       const bool done =
-          entries > 0 && load_acquire(&p_.counters->up_done[lane]) == unsigned(entries * up_tiles_);
+          entries > 0 && load_acquire(&p_.counters->up_done[lane]) == unsigned(entries * up.tiles);
       const int done_groups = __ffs(~__ballot_sync(0xffffffffu, done)) - 1;
       const int done_entries = done_groups < 0 ? plan_.num_entries : done_groups * group_size_;
       if (entry < done_entries) return done_entries;
@@ -116,11 +165,30 @@ class TaskList {
   }
 
  private:
-  static __device__ int tiles(int rows) { return (rows + S::kRows - 1) / S::kRows; }
+  __device__ Piece piece(int id) const {
+    const bool of_down = id >= num_up_;
+    const int index = of_down ? id - num_up_ : id, per_entry = split_of(of_down).tiles;
+    const int entry = index / per_entry;
+    return {of_down, entry, plan_.entries[entry], index - entry * per_entry};
+  }
+  __device__ Split split(int rows, int depth, int entries) const {
+    Split s{};
+    s.depth = depth;
+    // Rows come along once for every task: at most half as many as rows of weights.
+    s.log_groups = 31 - __clz(token_tiles);
+    const auto tiles = [&](int log_groups) { return (rows + (16 << log_groups) - 1) >> (4 + log_groups); };
+    while (s.log_groups < 3 && entries * tiles(s.log_groups + 1) >= kTasksPerBlock * int(gridDim.x))
+      ++s.log_groups;
+    s.tiles = tiles(s.log_groups);
+    s.stage_depth = stage_depth(depth, s.log_groups);
+    s.stages = (depth + s.stage_depth - 1) / s.stage_depth;
+    s.row_depth = row_stages.depth(depth, s.stage_depth);
+    return s;
+  }
 
   const Params& p_;
   const DecodePlan& plan_;
-  const int up_tiles_, down_tiles_, group_size_, num_up_, num_products_, num_;
+  const int group_size_, num_up_, num_products_, num_;
 };
 
 // The next task of the block, kNoMoreTasks at the end.
