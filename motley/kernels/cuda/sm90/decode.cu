@@ -2,12 +2,12 @@
 // is all that counts, so one warp streams them through a deep ring by TMA in the order of use and runs
 // ahead of everything else; rows are so few that they come along with each piece.
 //
-// A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring 8 sub-tiles
-// of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. R is as large as the
-// number of tasks allows (finer tasks balance better; larger ones need the rows that come along less often,
-// and their boxes are faster), and large enough for the rows of the fullest expert. Sums along K are added
-// over the warps in their order, and those of a token over its experts in the order of its choices, so that
-// nothing depends on which block does what.
+// A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring up to 8
+// sub-tiles of 16 x 64, one for each warp that multiplies: R / 16 of them down, the rest along K. R is as
+// large as the number of tasks allows (finer tasks balance better; larger ones need the rows that come along
+// less often, and their boxes are faster), and large enough for the rows of the fullest expert. Sums along K
+// are added over the warps in their order, and those of a token over its experts in the order of its choices,
+// so that nothing depends on which block does what.
 #include <compare>
 #include <map>
 #include <memory>

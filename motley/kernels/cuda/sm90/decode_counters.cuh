@@ -26,7 +26,7 @@ __device__ inline void wait_until(const unsigned& counter, unsigned count) {
 }
 __device__ inline void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
-// One thread of a block, when no other of its threads needs them any more.
+// One thread of a block, when none of its threads reads them or asks any more.
 __device__ inline void leave(DecodeCounters& counters) {
   fence_gpu();
   if (atomicAdd(&counters.blocks_done, 1u) < gridDim.x - 1) return;

@@ -83,7 +83,7 @@ __device__ __forceinline__ void load_weights(const Params& p, Shared& shared, co
 // The rows of x, or of the first product, that come along.
 __device__ __forceinline__ void load_rows(const Params& p, Shared& shared, const TaskList& tasks, int lane) {
   const RowStages& stages = tasks.row_stages;
-  RowRing stage;
+  RingPosition stage;
   Ring<kTaskSlots> slot;
   int ready = 0;  // entries whose activated rows are known to be there
   for (int id; (id = take_task(shared, slot, lane)) != kNoMoreTasks; slot.advance())
@@ -93,7 +93,7 @@ __device__ __forceinline__ void load_rows(const Params& p, Shared& shared, const
       const Split split = tasks.split_of(piece.down);
       const int pitch = stages.pitch(split.row_depth);
 #pragma unroll 1
-      for (int column = 0; column < split.depth; column += split.row_depth, stage.advance(stages)) {
+      for (int column = 0; column < split.depth; column += split.row_depth, stage.advance(stages.count)) {
         const int bytes = 2 * min(split.row_depth, split.depth - column);
         Barrier::wait(&shared.rows_empty[stage.index], stage.phase ^ 1);
         uint64_t* full = &shared.rows_full[stage.index];
@@ -112,7 +112,7 @@ __device__ __forceinline__ void load_rows(const Params& p, Shared& shared, const
         }
       }
     });
-  if (lane == 0 && tasks.rows_leave()) leave(*p.counters);
+  if (lane == 0 && tasks.leaves_with_rows()) leave(*p.counters);
 }
 
 }  // namespace motley::cuda::sm90::decode

@@ -100,10 +100,11 @@ __device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarp
 
 // The products of one piece, by the warps along K in parts.
 template <int kTokenTiles>
-__device__ void multiply_piece(const Params& p, Shared& shared, const RowStages& row_stages,
-                               const Split& split, const Piece& piece, Ring<kStages>& stage,
-                               RowRing& row_stage, int warp, int lane, float (&sum)[kTokenTiles][4]) {
-  const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+__device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, const RowStages& row_stages,
+                                               const Split& split, const Piece& piece, Ring<kStages>& stage,
+                                               RingPosition& row_stage, int warp, int lane,
+                                               float (&sum)[kTokenTiles][4]) {
+  const int group = split.group(warp), along = split.along(warp);
   const int half_bytes = split.groups() * kBox, pitch = row_stages.pitch(split.row_depth);
   int row_offset[kTokenTiles];  // past the last row another one is multiplied, and never stored
 #pragma unroll
@@ -127,18 +128,18 @@ __device__ void multiply_piece(const Params& p, Shared& shared, const RowStages&
     part += split.stage_depth;
     if (part < split.row_depth && k + 1 < split.stages) continue;
     Barrier::arrive(&shared.rows_empty[row_stage.index]);  // every lane: racecheck knows no order else
-    row_stage.advance(row_stages);
+    row_stage.advance(row_stages.count);
     part = 0;
   }
 }
 
 // 16 columns of a token from its experts' rows, as sum_tokens gives them. `partial` holds the sums of its
-// pieces, by warp along K, 128 floats a piece; `weight` is the gate weight of choice `lane`.
+// pieces, by warp along K; `weight` is the gate weight of choice `lane`.
 __device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const TaskList& tasks, int id,
                                   const float* partial, float weight, int group, int lane) {
   constexpr unsigned kAll = 0xffffffffu;
   const Split& split = tasks.down;
-  const int token = tasks.token(id), first = tasks.tile(id) * split.rows();
+  const int token = tasks.token_of(id), first = tasks.tile_of(id) * split.rows();
   const int in_tile = lane / 8 % 2 * (split.rows() / 2) + group * 8 + lane % 8, column = first + in_tile;
   const int row = lane < p.top_k ? plan.row_of[token * p.top_k + lane] : -1;
   float sum = 0.f;
@@ -146,7 +147,8 @@ __device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const
     const int of_choice = __shfl_sync(kAll, row, choice);
     if (of_choice < 0) continue;
     // Pieces come in the order of their rows.
-    const float* part = partial + 128 * __popc(__ballot_sync(kAll, row >= 0 && row < of_choice)) + in_tile;
+    const float* part =
+        partial + kPieceSums * __popc(__ballot_sync(kAll, row >= 0 && row < of_choice)) + in_tile;
     float value = part[0], added = 0.f;
     for (int along = 1; along < kWarps >> split.log_groups; ++along) value += part[along * split.rows()];
     if (p.down_bias && column < p.model_width)
@@ -163,7 +165,7 @@ __device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const
 template <int kTokenTiles>
 __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks, int warp, int lane) {
   Ring<kStages> stage;
-  RowRing row_stage;
+  RingPosition row_stage;
   int buffer = 0;
   const auto done = [&](const Ring<kTaskSlots>& slot) {
     __syncwarp();
@@ -185,17 +187,17 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
     if constexpr (kTokenTiles == 1)
       if (tasks.with_sum(id)) {
         const Split split = tasks.down;
-        const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+        const int group = split.group(warp), along = split.along(warp);
         float* partial = shared.partial[buffer];
         // On its way while the pieces are: an answer of memory takes as long as two of them.
-        const float weight = lane < p.top_k ? p.gate_weights[tasks.token(id) * p.top_k + lane] : 0.f;
+        const float weight = lane < p.top_k ? p.gate_weights[tasks.token_of(id) * p.top_k + lane] : 0.f;
         float* to = partial + along * split.rows() + group * 8 + lane / 4;
         buffer ^= 1;
         tasks.for_each_piece(id, [&](const Piece& piece) {
           float sum[1][4] = {};
           multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
           if (lane % 4 == 0) to[0] = sum[0][0], to[split.rows() / 2] = sum[0][2];
-          to += 128;
+          to += kPieceSums;
         });
         if (lane == 0) wait_for_mixes(p);
         join();
@@ -205,7 +207,7 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
       }
     tasks.for_each_piece(id, [&](const Piece& piece) {
       const Split split = tasks.split_of(piece.down);
-      const int group = warp & (split.groups() - 1), along = warp >> split.log_groups;
+      const int group = split.group(warp), along = split.along(warp);
       float sum[kTokenTiles][4] = {};
       multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
       if (split.log_groups < 3) {
@@ -256,7 +258,7 @@ __device__ inline void announce(const Params& p, Shared& shared, const TaskList&
     }
     base += count;
   }
-  if (lane == 0 && !tasks.rows_leave()) leave(*p.counters);
+  if (lane == 0 && !tasks.leaves_with_rows()) leave(*p.counters);
 }
 
 }  // namespace motley::cuda::sm90::decode

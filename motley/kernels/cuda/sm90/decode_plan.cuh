@@ -9,7 +9,7 @@ namespace motley::cuda::sm90::decode {
 constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 3, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
 constexpr int kMaxEntries = kDecodeAssignments;
-constexpr int kMaxSummedChoices = 16;  // whose sums fit into what the warps along K hand over
+constexpr int kMaxSummedChoices = 16;  // of a token whose sum may come with the second product
 
 // Rows [begin, begin + count) of the plan, count <= kGroupRows, of the expert at `place`.
 struct Entry {
@@ -25,7 +25,7 @@ struct DecodePlan {
   int begin[kMaxExperts];              // of each expert, -1 where it is not here; counts before
   int warp_sums[kDecodeWarps];
   int num_entries, most_rows;
-  bool with_sum;  // every entry has one row, of the same number, and few choices make a token
+  bool one_row_each;  // entry e is row e; known only of plans that one warp makes
 };
 
 // Exclusive prefix sum over the block.
@@ -70,9 +70,7 @@ __device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePla
   if (known) plan.row_of[lane] = row;
   const int most = __reduce_max_sync(kAll, here ? __popc(peers) : 0);
   const int entries = __popc(__ballot_sync(kAll, first));
-  if (lane == 0)
-    plan.most_rows = most, plan.num_entries = entries,
-    plan.with_sum = most == 1 && from.top_k <= kMaxSummedChoices;
+  if (lane == 0) plan.most_rows = most, plan.num_entries = entries, plan.one_row_each = most == 1;
 }
 
 __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan& plan) {
@@ -89,7 +87,7 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
   }
   for (int e = thread; e < experts; e += kDecodeThreads)
     plan.begin[e] = from.slots ? 0 : from.expert_offset[e + 1] - from.expert_offset[e];
-  if (thread == 0) plan.most_rows = 0, plan.with_sum = false;
+  if (thread == 0) plan.most_rows = 0, plan.one_row_each = false;
   __syncthreads();
   if (from.slots && thread < 32)  // ranks among the assignments of one expert, in order
     for (int first = 0; first < count; first += 32) {

@@ -11,10 +11,13 @@ namespace motley::cuda::sm90::decode {
 constexpr int kStages = 5, kMaxRowStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16;
 constexpr int kBox = 8 * 128;  // bytes of 8 rows x 64 columns, the unit of the swizzle
 constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 100 * 1024;
-constexpr int kPartial = 64 * 32;  // floats: what the warps along K hand over, at most
+constexpr int kPartial = 64 * 32;        // floats: what the warps along K hand over, at most
+constexpr int kPieceSums = 16 * kWarps;  // floats that they hand over of a piece for one token
+static_assert(kPieceSums * kMaxSummedChoices <= kPartial);
 constexpr int kNoMoreTasks = -1;
-constexpr int kAskBefore = 4;      // stages before a task's end: the queue's answer takes as long as three
-constexpr int kTasksPerBlock = 4;  // at least, where an expert's rows do not ask for larger ones
+constexpr int kAskBefore = 4;         // stages before a task's end: the queue's answer takes as long as three
+constexpr int kTasksPerBlock = 4;     // at least, where tasks are larger than they must be
+constexpr long kSumBytes = 96 << 10;  // of weights that a block reads while sums of tokens are made apart
 
 struct alignas(1024) Shared {
   unsigned char weights[kStages][kWeightBytes];
@@ -50,6 +53,9 @@ struct Split {
 
   __device__ int rows() const { return 16 << log_groups; }
   __device__ int groups() const { return 1 << log_groups; }
+  // Of a warp that multiplies: its 16 of the rows, and its 64 of a stage's K.
+  __device__ int group(int warp) const { return warp & (groups() - 1); }
+  __device__ int along(int warp) const { return warp >> log_groups; }
 };
 
 // Of K: as even as K allows, because a box costs its size, whether the array fills it or not.
@@ -71,7 +77,7 @@ struct Piece {
 struct RowStages {
   int rows, count, bytes;
   __device__ RowStages(int most_rows, int longest) : rows(max(most_rows, 1)) {
-    count = min(max(kRowBytes / (rows * pitch(longest)), 3), kMaxRowStages);
+    count = min(max(kRowBytes / ((rows * pitch(longest) + 127) / 128 * 128), 3), kMaxRowStages);
     bytes = kRowBytes / count / 128 * 128;
   }
   // From one row to the next: rows meet no bank twice.
@@ -81,19 +87,11 @@ struct RowStages {
   }
 };
 
-struct RowRing {
-  int index = 0;
-  uint32_t phase = 0;
-  __device__ void advance(const RowStages& stages) {
-    if (++index == stages.count) index = 0, phase ^= 1;
-  }
-};
-
 // In the order in which blocks take them: the first product expert by expert, the second likewise, so that it
 // seldom waits for the first, and the sums of tokens. Where every expert has one row, a task of the second
-// product is instead 16 << log_groups columns of a token with all of its experts, and the sum with it. A task
-// waits only for tasks before it and for mixes, which blocks that run have taken: however few blocks run at
-// once, a launch ends.
+// product may instead be a tile's columns of a token with all of its experts, and the sum with it; these are
+// dealt by number, and taken where that fills the blocks. A task waits only for tasks before it and for
+// mixes, which blocks that run have taken: however few blocks run at once, a launch ends.
 class TaskList {
  public:
   __device__ TaskList(const Params& p, const DecodePlan& plan)
@@ -108,25 +106,29 @@ class TaskList {
         plan_(plan),
         group_size_((plan.num_entries + DecodeCounters::kGroups - 1) / DecodeCounters::kGroups),
         num_up_(up.tiles * plan.num_entries),
-        num_products_(num_up_ + down.tiles * (plan.with_sum ? p.num_tokens : plan.num_entries)),
-        num_(num_products_ + (plan.with_sum ? 0 : num_sum_tasks(p))) {}
+        sums_(sums_come_along()),
+        num_products_(num_up_ + down.tiles * (sums_ ? p.num_tokens : plan.num_entries)),
+        num_(num_products_ + (sums_ ? 0 : num_sum_tasks(p))) {}
 
   const int token_tiles;  // of 8 rows of the fullest expert: 1, 2, 4, 8
   const RowStages row_stages;
   const Split up, down;
 
   // Tasks [0, size) are taken from the queue, [size, end) by block i, i + blocks ..
-  __device__ int size() const { return plan_.with_sum ? num_up_ : num_; }
+  __device__ int size() const { return sums_ ? num_up_ : num_; }
   __device__ int end() const { return num_; }
   __device__ bool is_product(int id) const { return id < num_products_; }
-  __device__ bool with_sum(int id) const { return plan_.with_sum && id >= num_up_ && id < num_products_; }
+  __device__ bool with_sum(int id) const { return sums_ && id >= num_up_; }
   __device__ int sum_index(int id) const { return id - num_products_; }
-  __device__ int token(int id) const { return (id - num_up_) / down.tiles; }  // of a task with_sum
-  __device__ int tile(int id) const { return (id - num_up_) % down.tiles; }
+  // Of a task with_sum.
+  __device__ int token_of(int id) const { return (id - num_up_) / down.tiles; }
+  __device__ int tile_of(int id) const { return (id - num_up_) % down.tiles; }
   __device__ Split split_of(bool of_down) const { return of_down ? down : up; }
 
-  // Whether the warp that loads rows is the last of this block to need the counters, well before its end.
-  __device__ bool rows_leave() const {
+  // Whether the warp that loads rows leaves the counters for this block, well before its end. Tasks of the
+  // block may not be counted yet; but it has seen the first product of its tokens' experts counted, and all
+  // blocks together have seen all of it: the last one to leave finds everything counted.
+  __device__ bool leaves_with_rows() const {
     return size() + int(blockIdx.x) < end() && p_.zero_experts.num_constant == 0;
   }
 
@@ -134,7 +136,7 @@ class TaskList {
   template <class Function>
   __device__ void for_each_piece(int id, const Function& function) const {
     const bool sums = with_sum(id);
-    const int token = sums ? this->token(id) : 0, tile = sums ? this->tile(id) : 0;
+    const int token = sums ? token_of(id) : 0, tile = sums ? tile_of(id) : 0;
     const int end = sums ? plan_.num_entries : is_product(id) ? 1 : 0;
 #pragma unroll 1
     for (int entry = 0; entry < end; ++entry)
@@ -145,7 +147,7 @@ class TaskList {
   __device__ void count_done(int id) const {
     if (id < num_up_)
       atomicAdd(&p_.counters->up_done[id / up.tiles / group_size_], 1u);
-    else if (is_product(id) && !plan_.with_sum)
+    else if (is_product(id) && !sums_)
       atomicAdd(&p_.counters->down_done, 1u);
   }
   // Waits for the first product of an entry and gives how many entries, counted from the first, have it: an
@@ -171,6 +173,14 @@ class TaskList {
     const int entry = index / per_entry;
     return {of_down, entry, plan_.entries[entry], index - entry * per_entry};
   }
+  // Where a block with most to do reads little more in the second product than it would from the queue.
+  __device__ bool sums_come_along() const {
+    if (!plan_.one_row_each || p_.top_k > kMaxSummedChoices) return false;
+    const int blocks = gridDim.x;
+    const auto most = [&](int tasks) { return (tasks + blocks - 1) / blocks; };
+    const int more = most(p_.num_tokens * down.tiles) * p_.top_k - most(plan_.num_entries * down.tiles);
+    return 2l * more * down.rows() * down.depth <= kSumBytes;
+  }
   __device__ Split split(int rows, int depth, int entries) const {
     Split s{};
     s.depth = depth;
@@ -188,7 +198,9 @@ class TaskList {
 
   const Params& p_;
   const DecodePlan& plan_;
-  const int group_size_, num_up_, num_products_, num_;
+  const int group_size_, num_up_;
+  const bool sums_;
+  const int num_products_, num_;
 };
 
 // The next task of the block, kNoMoreTasks at the end.
