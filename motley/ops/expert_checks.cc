@@ -210,8 +210,10 @@ at::Tensor token_sum(c10::DispatchKeySet keys, const at::Tensor& rows, const Opt
 // A gradient that is written, in the type of the weights or fp32.
 void check_gradient(const ArgumentChecks& check, const char* name, const at::Tensor& gradient,
                     at::IntArrayRef sizes, const char* shape) {
-  check.typed(name, gradient, gradient.scalar_type() == at::kFloat ? at::kFloat : check.dtype(), sizes,
-              shape);
+  check.sizes(name, gradient, sizes, shape);
+  const auto found = gradient.scalar_type();
+  TORCH_CHECK(found == at::kFloat || found == check.dtype(), "[", check.op(), "] expected ", name,
+              " of dtype Float or that of the weights, ", check.dtype(), ", got ", found);
   check.written(name, gradient);
 }
 
@@ -267,11 +269,15 @@ void expert_ffn_backward_weight(c10::DispatchKeySet keys, const at::Tensor& dy, 
   check.typed("gate_weights", gate_weights, at::kFloat, {x.size(0), top_k}, "[T, K]");
   check.values("dhidden", dhidden, {plan.max_rows, -1}, "[max_rows, G]");
   check.values("activated", activated, {plan.max_rows, -1}, "[max_rows, F]");
-  check_gradient(check, "gate_up_grad", gate_up_grad, {num_places, dhidden.size(1), width}, "[P, G, D]");
+  const int64_t hidden_width = dhidden.size(1), expert_width = activated.size(1);
+  TORCH_CHECK(hidden_width == expert_width || hidden_width == 2 * expert_width, "[", check.op(),
+              "] expected dhidden [max_rows, G] with G = F or 2 F and F = ", expert_width,
+              " of activated, got G = ", hidden_width);
+  check_gradient(check, "gate_up_grad", gate_up_grad, {num_places, hidden_width, width}, "[P, G, D]");
   const auto down =
-      checked_gradient(check, "down_grad", down_grad, {num_places, width, activated.size(1)}, "[P, D, F]");
-  const auto first_bias = checked_gradient(check, "gate_up_bias_grad", gate_up_bias_grad,
-                                           {num_places, dhidden.size(1)}, "[P, G]");
+      checked_gradient(check, "down_grad", down_grad, {num_places, width, expert_width}, "[P, D, F]");
+  const auto first_bias =
+      checked_gradient(check, "gate_up_bias_grad", gate_up_bias_grad, {num_places, hidden_width}, "[P, G]");
   const auto second_bias =
       checked_gradient(check, "down_bias_grad", down_bias_grad, {num_places, width}, "[P, D]");
   expert_ffn_backward_weight_operator().redispatch(

@@ -2,6 +2,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "motley/ops/expert_layer_cuda.h"
 #include "motley/ops/token_sum_cuda.h"
 
@@ -12,8 +14,9 @@ using InputGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor
 
 cuda::Gradient gradient_of(const OptionalTensor& gradient, bool accumulate) {
   if (!gradient) return {};
-  return {gradient->mutable_data_ptr(), gradient->stride(0), gradient->scalar_type() == at::kFloat,
-          accumulate};
+  // Contiguous, but the stride of a dimension of one may be anything.
+  const int64_t stride = gradient->numel() / std::max<int64_t>(1, gradient->size(0));
+  return {gradient->mutable_data_ptr(), stride, gradient->scalar_type() == at::kFloat, accumulate};
 }
 
 // Rows of experts that are not here must add nothing.

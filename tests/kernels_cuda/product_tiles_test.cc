@@ -1,4 +1,4 @@
-// What product_tiles says is what the layer does.
+// Which products read a copy, by family and width.
 #include "tests/kernels_cuda/tests.h"
 
 namespace motley::cuda::test {

@@ -149,17 +149,25 @@ TEST(BadInput, WeightGradients) {
   const auto& w = p.weights;
   const c10::NoGradGuard no_grad;
   const auto hidden = at::zeros({p.plan.max_rows(), 10}), activated = at::zeros({p.plan.max_rows(), 5});
-  const auto weight_error = [&](const at::Tensor& gate_up_grad) {
+  const auto weight_error = [&](const at::Tensor& gate_up_grad, int64_t hidden_width = 10) {
     return error_of([&] {
-      ops::expert_ffn_backward_weight_operator().call(p.dy, p.x, hidden, activated, p.gate_weights,
-                                                      p.plan.row_assignment, p.plan.expert_offset, {}, 3, 2,
-                                                      gate_up_grad, {}, {}, {}, /*accumulate=*/false);
+      ops::expert_ffn_backward_weight_operator().call(
+          p.dy, p.x, hidden.narrow(1, 0, hidden_width), activated, p.gate_weights, p.plan.row_assignment,
+          p.plan.expert_offset, {}, 3, 2, gate_up_grad, {}, {}, {}, /*accumulate=*/false);
     });
   };
   EXPECT_EQ(weight_error({}),
             "[expert_ffn_backward_weight] expected gate_up_grad [P, G, D], got an undefined tensor");
   EXPECT_EQ(weight_error(at::zeros({3, 10, 7})),
             "[expert_ffn_backward_weight] expected gate_up_grad [P, G, D] = [3, 10, 8], got [3, 10, 7]");
+  EXPECT_EQ(
+      weight_error(at::zeros({3, 10, 8}, at::kDouble)),
+      "[expert_ffn_backward_weight] expected gate_up_grad of dtype Float or that of the weights, Float, got "
+      "Double");
+  EXPECT_EQ(
+      weight_error(at::zeros({3, 7, 8}), 7),
+      "[expert_ffn_backward_weight] expected dhidden [max_rows, G] with G = F or 2 F and F = 5 of activated, "
+      "got G = 7");
   EXPECT_EQ(error_of([&] {
               ops::expert_ffn_backward_input_operator().call(
                   p.dy, hidden, p.gate_weights, p.plan.row_assignment, p.plan.expert_offset,
