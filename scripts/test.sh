@@ -86,5 +86,7 @@ failed=$(sed -E 's/.* ([0-9]+) tests? failed.*/\1/' <<< "$summary")
 total=$(sed -E 's/.*out of ([0-9]+).*/\1/' <<< "$summary")
 skipped=$(grep -cE '\*\*\*Skipped' "$log" || true)
 passed=$((total - failed - skipped))
-if [ "$skipped" -gt 0 ]; then say "$skipped skipped, each with its reason in $log"; fi
+if [ "$skipped" -gt 0 ]; then
+  say "$skipped skipped, each with its reason in $root/build/$preset/Testing/Temporary/LastTest.log"
+fi
 say "done"
