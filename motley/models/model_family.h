@@ -12,6 +12,7 @@
 #include "motley/io/safetensors.h"
 #include "motley/models/causal_lm.h"
 #include "motley/models/checkpoint_reader.h"
+#include "motley/models/model_size.h"
 
 namespace motley {
 
@@ -25,7 +26,7 @@ struct ModelFamily {
   std::string_view model_type;  // as config.json has it
 
   // Throws what build() throws for the configuration's sake, and takes no time.
-  void (*check)(const nlohmann::json& config, const std::string& source, const BuildOptions& options);
+  ModelSize (*check)(const nlohmann::json& config, const std::string& source, const BuildOptions& options);
 
   // The model with zeros as weights. `source` names the configuration in errors.
   std::unique_ptr<CausalLm> (*build)(const nlohmann::json& config, const std::string& source,

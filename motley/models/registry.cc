@@ -108,7 +108,7 @@ std::unique_ptr<CausalLm> load_model(const fs::path& path, const LoadOptions& op
   return model;
 }
 
-void check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options) {
+ModelSize check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options) {
   const ModelFamily& family = find_family(config, options.source);
   check_dtype(dtype);
   ConfigValues values(config, options.source);
@@ -116,7 +116,7 @@ void check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeO
     values.fail(values.has("torch_dtype") ? "torch_dtype" : "dtype",
                 concat("no such key, or ", dtype_name(dtype), ", the dtype of the run"), dtype_name(*named));
   }
-  family.check(config, options.source, build_options(dtype, options));
+  return family.check(config, options.source, build_options(dtype, options));
 }
 
 std::unique_ptr<CausalLm> make_model(const nlohmann::json& config, uint64_t seed, at::ScalarType dtype,

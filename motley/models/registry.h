@@ -14,6 +14,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "motley/models/causal_lm.h"
+#include "motley/models/model_size.h"
 
 namespace motley {
 
@@ -39,7 +40,7 @@ struct MakeOptions {
 };
 
 // Throws what make_model() throws for the configuration's sake, and takes no time.
-void check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options = {});
+ModelSize check_model(const nlohmann::json& config, at::ScalarType dtype, const MakeOptions& options = {});
 
 // A fresh model, randomly initialised; the same seed gives the same bits with any number of threads.
 // dtype: fp32 or bf16 (values are drawn in fp32, then rounded). config: as config.json.

@@ -10,6 +10,7 @@
 #include "motley/models/registry.h"
 #include "motley/ops/device.h"
 #include "motley/train/finite.h"
+#include "motley/train/step_memory.h"
 
 namespace motley {
 namespace {
@@ -32,7 +33,11 @@ MakeOptions make_options(const RunConfig& config) {
 
 // What can be wrong with the configuration shows before a text is read, which may take long.
 RunData read_checked(const RunConfig& config, bool fresh) {
-  if (fresh) check_model(config.model, config.train.dtype, make_options(config));
+  if (fresh) {
+    const MakeOptions options = make_options(config);
+    const ModelSize size = check_model(config.model, config.train.dtype, options);
+    if (options.bytes_per_parameter > 0) require_step_memory(config, size);
+  }
   return read_run_data(config.data);
 }
 

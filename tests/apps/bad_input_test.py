@@ -141,6 +141,13 @@ class Configuration(CommandTest):
         self.check("config.json: model.hidden_size: ", "to 1048576", model_hidden_size=1 << 21)
         self.check("config.json: model: expected weights", "of memory", model_hidden_size=1 << 20, model_num_experts=1 << 16)
 
+    def test_steps_beyond_the_memory(self):
+        """Before a text is read; 2^40 tokens are more than any machine's."""
+        positions = 1 << 20
+        self.check("config.json: train.batch_size: expected activations of batch_size x data.sequence_length = 1099511627776 tokens",
+                   "of memory here, found 2048 TiB; lower train.batch_size or data.sequence_length", data_path="/nowhere.txt",
+                   train_batch_size=1 << 20, data_sequence_length=positions, model_max_position_embeddings=positions)
+
     def test_kernels_that_the_processor_has_not(self):
         families = json.loads(self.motley.run("doctor", "--json").stdout)["cpu_kernels"]
         missing = [family["name"] for family in families if not family["available"]]

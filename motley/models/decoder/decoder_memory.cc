@@ -39,4 +39,8 @@ DecoderOptions for_build(DecoderOptions options, const BuildOptions& build, cons
   return options;
 }
 
+ModelSize size_of(const DecoderOptions& options) {
+  return {options.vocab_size, options.hidden_size(), options.num_layers()};
+}
+
 }  // namespace motley

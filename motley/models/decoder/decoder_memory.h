@@ -16,4 +16,6 @@ double decoder_bytes(const DecoderOptions& options, double bytes_per_parameter);
 // beside it, is more than the machine's memory; `source` names the configuration.
 DecoderOptions for_build(DecoderOptions options, const BuildOptions& build, const std::string& source);
 
+ModelSize size_of(const DecoderOptions& options);
+
 }  // namespace motley

@@ -10,8 +10,8 @@
 namespace motley {
 namespace {
 
-void check(const nlohmann::json& config, const std::string& source, const BuildOptions& build) {
-  for_build(parse_moe_plus_plus_config(config, source), build, source);
+ModelSize check(const nlohmann::json& config, const std::string& source, const BuildOptions& build) {
+  return size_of(for_build(parse_moe_plus_plus_config(config, source), build, source));
 }
 
 std::unique_ptr<CausalLm> build(const nlohmann::json& config, const std::string& source,
