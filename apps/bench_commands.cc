@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "apps/machine.h"
+#include "apps/option_checks.h"
 #include "benchmarks/operators/machine_ceilings.h"
 #include "motley/base/concat.h"
 #include "motley/base/env.h"
@@ -16,7 +17,7 @@ namespace motley {
 
 void BenchArguments::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "Threads (default: MOTLEY_THREADS, or all processors)")
-      ->check(CLI::Range(1, kMaxThreads));
+      ->check(within(1, kMaxThreads));
   command.add_option("--device", device, "Where to measure: cpu, cuda or cuda:<n>")->capture_default_str();
   command.add_flag("--json", json, "Print one JSON object on standard output");
 }
@@ -24,9 +25,7 @@ void BenchArguments::add_to(CLI::App& command) {
 int BenchArguments::use_threads() const { return motley::use_threads(threads); }
 
 void add_size(CLI::App& command, const char* name, int64_t& value, const char* what) {
-  command.add_option(name, value, what)
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
-      ->capture_default_str();
+  command.add_option(name, value, what)->check(within(int64_t{1}, int64_t{1} << 24))->capture_default_str();
 }
 
 namespace {

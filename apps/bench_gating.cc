@@ -7,6 +7,7 @@
 
 #include "apps/bench_commands.h"
 #include "apps/machine.h"
+#include "apps/option_checks.h"
 #include "benchmarks/layers/gating.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
@@ -117,10 +118,10 @@ void add_bench_gating(CLI::App& bench, std::function<void()>& action) {
   command
       ->add_option("--capacity", arguments->bench.capacity,
                    "Places of an expert in the static layer, over tokens")
-      ->check(CLI::Range(1e-6, 1.0))
+      ->check(within(1e-6, 1.0))
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "fp32 or bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->check(one_of({"fp32", "bf16"}))
       ->capture_default_str();
   command->add_flag(
       "--batches", arguments->batches,
@@ -128,7 +129,7 @@ void add_bench_gating(CLI::App& bench, std::function<void()>& action) {
   command->add_flag("--dynamic-only", arguments->dynamic_only,
                     "Leave the static layer out, as for batches that it has no memory for");
   command->add_option("--seconds", arguments->bench.seconds, "How long to measure each of the two")
-      ->check(CLI::Range(0.0, 3600.0))
+      ->check(within(0.0, 3600.0))
       ->capture_default_str();
   arguments->common.add_to(*command);
   command->footer(

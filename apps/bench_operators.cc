@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "apps/bench_commands.h"
+#include "apps/option_checks.h"
 #include "benchmarks/gpu_ceilings.h"
 #include "benchmarks/operators/one_layer.h"
 #include "motley/base/concat.h"
@@ -97,7 +98,7 @@ void add_bench_operators(CLI::App& bench, std::function<void()>& action) {
   command
       ->add_option("WHAT", arguments->what,
                    "layer: one of the sizes below; matmul, ffn, decode, scaling: tables of fixed sizes")
-      ->check(CLI::IsMember({"layer", "matmul", "ffn", "decode", "scaling"}))
+      ->check(one_of({"layer", "matmul", "ffn", "decode", "scaling"}))
       ->capture_default_str();
   add_size(*command, "--tokens", arguments->layer.tokens, "Tokens in a batch");
   add_size(*command, "--hidden", arguments->layer.hidden, "Model width D");
@@ -107,10 +108,10 @@ void add_bench_operators(CLI::App& bench, std::function<void()>& action) {
   command->add_option("--dtype", arguments->dtypes, "fp32, bf16 or fp32,bf16")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->check(one_of({"fp32", "bf16"}))
       ->capture_default_str();
   command->add_option("--seconds", arguments->seconds, "How long to measure each row")
-      ->check(CLI::Range(0.0, 3600.0))
+      ->check(within(0.0, 3600.0))
       ->capture_default_str();
   arguments->common.add_to(*command);
   command->footer(

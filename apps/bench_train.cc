@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "apps/bench_commands.h"
+#include "apps/option_checks.h"
 #include "benchmarks/train/training_step.h"
 #include "motley/base/config_values.h"
 
@@ -85,7 +86,7 @@ void add_bench_train(CLI::App& bench, std::function<void()>& action) {
                    "KEY=VALUE changes a key of the configuration, as train.batch_size=4")
       ->allow_extra_args(false);
   command->add_option("--seconds", arguments->seconds, "How long to measure")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(within(0.1, 3600.0))
       ->capture_default_str();
   arguments->common.add_to(*command);
   command->footer(

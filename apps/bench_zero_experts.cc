@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "apps/bench_commands.h"
+#include "apps/option_checks.h"
 #include "benchmarks/layers/expert_forward.h"
 #include "motley/ops/device.h"
 
@@ -66,17 +67,17 @@ void add_bench_zero_experts(CLI::App& bench, std::function<void()>& action) {
   add_size(*command, "--rows", arguments->bench.rows_per_expert,
            "Rows of an expert on average, at least; the number of tokens follows");
   command->add_option("--tokens", arguments->bench.tokens, "Tokens, instead of --rows")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+      ->check(within(int64_t{1}, int64_t{1} << 24));
   command
       ->add_option("--tau", arguments->bench.taus,
                    "Load of an FFN expert over that of a zero-computation expert")
-      ->check(CLI::Range(0.01, 1.0))
+      ->check(within(0.01, 1.0))
       ->capture_default_str();
   command->add_option("--dtype", arguments->dtype, "fp32 or bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->check(one_of({"fp32", "bf16"}))
       ->capture_default_str();
   command->add_option("--seconds", arguments->bench.seconds, "How long to measure each tau")
-      ->check(CLI::Range(0.0, 3600.0))
+      ->check(within(0.0, 3600.0))
       ->capture_default_str();
   arguments->common.add_to(*command);
   command->footer(

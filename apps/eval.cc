@@ -5,6 +5,7 @@
 
 #include "apps/commands.h"
 #include "apps/model_arguments.h"
+#include "apps/option_checks.h"
 #include "motley/base/clock.h"
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
@@ -111,15 +112,23 @@ void add_eval_command(CLI::App& app, std::function<void()>& action) {
   CLI::App* command =
       app.add_subcommand("eval", "The loss of a model on text, or its logits for given tokens");
   arguments->model.add_to(*command);
-  command->add_option("--data", arguments->data, "Text: a file, a .gz file or a folder of them");
-  command->add_option("--tokens", arguments->tokens,
-                      "A JSON file: a list of lists of token ids, or of objects with one under \"prompt\"");
-  command->add_option("--logits", arguments->logits,
-                      "Where the logits of --tokens go: a safetensors file with logits_<i> [L, V] in fp32");
-  auto* window = command->add_option(
-      "--window", arguments->options.window,
-      "Predicted tokens a window, each seen without what came before it (default: the model's "
-      "positions, at most 512)");
+  command->add_option("--data", arguments->data, "Text: a file, a .gz file or a folder of them")
+      ->check(not_empty("a text file, a .gz file or a folder of them"));
+  command
+      ->add_option("--tokens", arguments->tokens,
+                   "A JSON file: a list of lists of token ids, or of objects with one under \"prompt\"")
+      ->check(not_empty("a JSON file"));
+  command
+      ->add_option("--logits", arguments->logits,
+                   "Where the logits of --tokens go: a safetensors file with logits_<i> [L, V] in fp32")
+      ->check(not_empty("a file to write"));
+  auto* window =
+      command
+          ->add_option(
+              "--window", arguments->options.window,
+              "Predicted tokens a window, each seen without what came before it (default: the model's "
+              "positions, at most 512)")
+          ->check(within<int64_t>(1, std::numeric_limits<int64_t>::max()));
   auto* max_windows =
       command->add_option("--max-windows", arguments->options.max_windows,
                           "Evaluate this many windows, evenly spread over the text (default: all)");

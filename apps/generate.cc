@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "apps/model_arguments.h"
+#include "apps/option_checks.h"
 #include "motley/base/clock.h"
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
@@ -130,9 +131,11 @@ void add_generate_command(CLI::App& app, std::function<void()>& action) {
       app.add_subcommand("generate", "Continue a prompt, as text that streams or as token ids");
   arguments->model.add_to(*command);
   auto* prompt = command->add_option("--prompt", arguments->prompt, "The text to continue");
-  command->add_option(
-      "--tokens", arguments->tokens,
-      "A JSON file instead: a list of lists of token ids, or of objects with one under \"prompt\"");
+  command
+      ->add_option(
+          "--tokens", arguments->tokens,
+          "A JSON file instead: a list of lists of token ids, or of objects with one under \"prompt\"")
+      ->check(not_empty("a JSON file"));
   command->add_option("--max-new-tokens", options.max_new_tokens, "Stop after this many tokens")
       ->capture_default_str();
   command->add_option("--temperature", options.sampling.temperature, "0 takes the likeliest token")
@@ -141,6 +144,7 @@ void add_generate_command(CLI::App& app, std::function<void()>& action) {
   command->add_option("--top-p", options.sampling.top_p,
                       "Draw from the fewest likeliest tokens whose probabilities reach p (default: 1)");
   auto* seed = command->add_option("--seed", options.sampling.seed, "The same seed draws the same tokens")
+                   ->check(within<uint64_t>(0, std::numeric_limits<uint64_t>::max()))
                    ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print one JSON object as the last line of standard output");
   command->callback([arguments, prompt, seed, &action] {

@@ -9,6 +9,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "apps/commands.h"
 #include "motley/base/error.h"
@@ -33,6 +34,27 @@ int report(const c10::Error& error) {
   const std::string message = error.what_without_backtrace();
   if (message.find("can't allocate memory") != std::string::npos) return report_no_memory();
   return report(kFailed, message);
+}
+
+// The command line's errors look like all others. Without a command the one that was asked for is told: CLI11
+// only says that it wants one.
+std::string describe(const CLI::App* app, const CLI::Error& error) {
+  std::string name = app->get_name();
+  while (!app->get_subcommands().empty()) {
+    app = app->get_subcommands().front();
+    name += " " + app->get_name();
+  }
+  const auto commands = app->get_subcommands([](const CLI::App*) { return true; });
+  std::string message = error.what();
+  if (!commands.empty()) {
+    std::string known;
+    for (const CLI::App* command : commands) known += (known.empty() ? "" : ", ") + command->get_name();
+    const std::vector<std::string> given = app->remaining();
+    message = motley::UserError(motley::Mistake{name, "one of the commands " + known,
+                                                given.empty() ? "none" : "'" + given.front() + "'", ""})
+                  .what();
+  }
+  return motley::concat("motley: error: ", message, "\nRun with --help for more information.\n");
 }
 
 // A result that did not arrive is no success: on a full disk, say.
@@ -73,6 +95,7 @@ int main(int argc, char** argv) {
   CLI::App app("Motley trains and serves mixture-of-experts language models.", "motley");
   app.set_version_flag("--version", std::string("motley ") + MOTLEY_VERSION);
   app.require_subcommand(1);
+  app.failure_message(describe);
   app.footer(
       "`motley COMMAND --help` tells more.\n"
       "Exit codes: 0 done; 1 the run or the program failed; 2 a mistake in the command, the configuration "

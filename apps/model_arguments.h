@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "apps/option_checks.h"
 #include "motley/infer/threads.h"
 #include "motley/models/registry.h"
 #include "motley/ops/device.h"
@@ -17,7 +18,7 @@ struct ModelArguments {
   void add_to(CLI::App& command) {
     command.add_option("MODEL", path, "A model folder, a checkpoint or a run folder")->required();
     command.add_option("--dtype", dtype, "Compute in fp32 or bf16 (default: what config.json says)")
-        ->check(CLI::IsMember({"fp32", "bf16"}));
+        ->check(one_of({"fp32", "bf16"}));
     command.add_option("--device", device, "Compute on cpu, cuda or cuda:<n>")->capture_default_str();
   }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "apps/commands.h"
+#include "apps/option_checks.h"
 #include "motley/base/config_values.h"
 #include "motley/base/error.h"
 #include "motley/base/format.h"
@@ -21,7 +22,6 @@ struct TrainCommand {
 };
 
 void run_train(const TrainCommand& command) {
-  if (command.out.empty()) throw UserError(Mistake{"--out", "a folder for the run", "nothing", {}});
   nlohmann::json json = read_json_file(command.config);
   apply_settings(json, command.settings);
   const bool has_place = json.is_object() && (json["data"].is_object() || json["data"].is_null());
@@ -50,9 +50,12 @@ void add_train_command(CLI::App& app, std::function<void()>& action) {
       ->required();
   train
       ->add_option("--out", command->out, "The run's folder; holds a run of the same configuration or is new")
+      ->check(not_empty("a folder for the run"))
       ->required();
-  train->add_option("--data", command->data, "Text file, .gz file or folder of them; sets data.path");
-  train->add_option("--device", command->device, "cpu, cuda or cuda:<n>; sets train.device");
+  train->add_option("--data", command->data, "Text file, .gz file or folder of them; sets data.path")
+      ->check(not_empty("a text file, a .gz file or a folder of them"));
+  train->add_option("--device", command->device, "cpu, cuda or cuda:<n>; sets train.device")
+      ->check(not_empty("cpu, cuda or cuda:<n>"));
   train
       ->add_option("--set", command->settings,
                    "KEY=VALUE changes a key of the configuration, as train.steps=100")

@@ -24,8 +24,31 @@ class Arguments(CommandTest):
     def test_wrong_arguments(self):
         for arguments in ([], ["fly"], ["train"], ["train", "c.json"], ["train", "c.json", "--out", "r", "--fast"]):
             result = self.motley.run(*arguments)
-            self.assertEqual(result.returncode, 2, arguments)
-            self.assertNotEqual(result.stderr, "")
+            self.assert_mistake(result)
+            self.assertTrue(result.stderr.startswith("motley: error: "), result.stderr)
+
+    def test_unknown_commands_are_named(self):
+        for arguments in (["frobnicate"], ["frobnicate", "c.json", "--out", "r"]):
+            self.assert_mistake(self.motley.run(*arguments), "motley: expected one of the commands train, eval, generate", "found 'frobnicate'")
+        self.assert_mistake(self.motley.run(), "motley: expected one of the commands train", "found none")
+        self.assert_mistake(self.motley.run("bench", "speed"), "motley bench: expected one of the commands operators", "found 'speed'")
+
+    def test_values_of_options(self):
+        """Before any file is looked at."""
+        for arguments, error in (
+            (["generate", "m", "--seed", -3], "--seed: expected a whole number of at least 0, found -3"),
+            (["eval", "m", "--window", 0], "--window: expected a whole number of at least 1, found 0"),
+            (["bench", "train", "--seconds", "nan"], "--seconds: expected a number from 0.1 to 3600, found nan"),
+            (["bench", "operators", "--seconds", "inf"], "--seconds: expected a number from 0 to 3600, found inf"),
+            (["bench", "gating", "--tokens", 0], "--tokens: expected a whole number from 1 to 16777216, found 0"),
+            (["eval", "m", "--dtype", "fp16"], "--dtype: expected one of fp32,bf16, found 'fp16'"),
+            (["generate", "m", "--prompt", "a", "--tokens", ""], "--tokens: expected a JSON file, found nothing"),
+            (["eval", "m", "--data", ""], "--data: expected a text file, a .gz file or a folder of them, found nothing"),
+            (["train", "c.json", "--out", "r", "--data", ""], "--data: expected a text file, a .gz file or a folder of them, found nothing"),
+            (["train", "c.json", "--out", "r", "--device", ""], "--device: expected cpu, cuda or cuda:<n>, found nothing"),
+            (["train", "c.json", "--out", ""], "--out: expected a folder for the run, found nothing"),
+        ):
+            self.assert_mistake(self.motley.run(*arguments), f"motley: error: {error}\n")
 
     def test_doctor(self):
         result = self.motley.run("doctor", "--json", threads=2)
