@@ -50,17 +50,30 @@ void generate_text(const GenerateArguments& arguments) {
   };
   const std::vector<std::vector<int64_t>> prompts = {tokenizer->encode(arguments.prompt)};
   check_generation(*model, prompts, options);  // before anything is printed
-  if (!arguments.json) std::cout << arguments.prompt << std::flush;
   std::string text;
+  bool begun = false;
+  // The prompt comes with the first token: where there is none, an error stands alone.
+  const auto show = [&](const std::string& piece) {
+    if (arguments.json) return;
+    std::cout << (begun ? "" : arguments.prompt) << piece << std::flush;
+    begun = true;
+  };
   const double start = seconds_now();
-  const auto generated = generate(*model, prompts, options, [&](size_t, int64_t token) {
-    // A model may have more ids than its tokenizer; those stand for no text.
-    if (is_end(token) || token >= tokenizer->vocab_size()) return true;
-    const std::string piece = tokenizer->decode({token});
-    text += piece;
-    if (!arguments.json) std::cout << piece << std::flush;
-    return true;
-  });
+  std::vector<Generated> generated;
+  try {
+    generated = generate(*model, prompts, options, [&](size_t, int64_t token) {
+      // A model may have more ids than its tokenizer; those stand for no text.
+      const bool shown = !is_end(token) && token < tokenizer->vocab_size();
+      const std::string piece = shown ? tokenizer->decode({token}) : "";
+      text += piece;
+      show(piece);
+      return true;
+    });
+  } catch (...) {
+    if (begun) std::cout << std::endl;
+    throw;
+  }
+  show("");
   const double seconds = seconds_now() - start;
   const Generated& one = generated.front();
   explain(*model, one);
@@ -119,6 +132,8 @@ void run_generate(const GenerateArguments& arguments) {
                                             {"top_k", "--top-k"},
                                             {"top_p", "--top-p"},
                                             {ids ? "" : "prompt 0", "--prompt"}}));
+  } catch (const NotFiniteError& error) {
+    throw NotFiniteError(concat(arguments.model.path, ": ", error.what()));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "apps/option_checks.h"
 #include "motley/infer/threads.h"
+#include "motley/kernels/cpu/families.h"
 #include "motley/models/registry.h"
 #include "motley/ops/device.h"
 
@@ -24,6 +25,7 @@ struct ModelArguments {
 
   std::unique_ptr<CausalLm> load() const {
     use_threads();
+    kernels::cpu_family();  // throws where MOTLEY_CPU_KERNELS asks for what this processor has not
     LoadOptions options;
     options.device = parse_device(device, "--device");
     if (!dtype.empty()) options.dtype = dtype == "bf16" ? at::kBFloat16 : at::kFloat;

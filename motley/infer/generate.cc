@@ -117,7 +117,7 @@ class Generation {
   // Appends the next token; true when the sequence ends with it.
   bool choose(Stream& stream, const at::Tensor& logits) {
     Generated& result = results_[stream.prompt];
-    const int64_t token = stream.sampler.sample(logits);
+    const int64_t token = sample(stream, logits);
     result.tokens.push_back(token);
     const auto& ends = options_.end_tokens;
     const bool wanted = !on_token_ || on_token_(stream.prompt, token);
@@ -133,6 +133,15 @@ class Generation {
       return false;
     }
     return true;
+  }
+
+  int64_t sample(Stream& stream, const at::Tensor& logits) const {
+    try {
+      return stream.sampler.sample(logits);
+    } catch (const NotFiniteError& error) {
+      throw NotFiniteError(concat(error.what(), " at new token ", results_[stream.prompt].tokens.size() + 1,
+                                  results_.size() > 1 ? concat(" of prompt ", stream.prompt) : ""));
+    }
   }
 
   CausalLm& model_;

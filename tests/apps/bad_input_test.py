@@ -13,6 +13,17 @@ import unittest
 from command import CommandTest, main
 
 
+def ask_for_missing_kernels(test):
+    """Until the test's end; the name of the family."""
+    families = json.loads(test.motley.run("doctor", "--json").stdout)["cpu_kernels"]
+    missing = [family["name"] for family in families if not family["available"]]
+    if not missing:
+        test.skipTest("this processor has all of them")
+    os.environ["MOTLEY_CPU_KERNELS"] = missing[0]
+    test.addCleanup(os.environ.pop, "MOTLEY_CPU_KERNELS")
+    return missing[0]
+
+
 class Arguments(CommandTest):
     def test_help_and_version(self):
         for arguments in (["--help"], ["train", "--help"], ["doctor", "--help"], ["bench", "operators", "--help"]):
@@ -172,13 +183,7 @@ class Configuration(CommandTest):
                    train_batch_size=1 << 20, data_sequence_length=positions, model_max_position_embeddings=positions)
 
     def test_kernels_that_the_processor_has_not(self):
-        families = json.loads(self.motley.run("doctor", "--json").stdout)["cpu_kernels"]
-        missing = [family["name"] for family in families if not family["available"]]
-        if not missing:
-            self.skipTest("this processor has all of them")
-        os.environ["MOTLEY_CPU_KERNELS"] = missing[0]
-        self.addCleanup(os.environ.pop, "MOTLEY_CPU_KERNELS")
-        self.check(missing[0])
+        self.check(ask_for_missing_kernels(self))
 
     def test_memory_for_not_even_a_step(self):
         def limit():
@@ -255,12 +260,17 @@ class Model(CommandTest):
         result = self.motley.run("generate", self.motley.path("run"), "--prompt", "a")
         self.assert_mistake(result, "tokenizer.json", "use --tokens")
 
+    def test_kernels_that_the_processor_has_not(self):
+        missing = ask_for_missing_kernels(self)
+        self.assert_mistake(self.motley.run("generate", self.motley.path("run"), "--prompt", "a"), "MOTLEY_CPU_KERNELS: expected", missing)
+
     def test_more_tokens_than_there_are_numbers(self):
         result = self.motley.run("generate", self.motley.path("run"), "--prompt", "the ", "--max-new-tokens", 2 ** 63 - 1, "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         answer = json.loads(result.stdout.splitlines()[-1])
         self.assertEqual(answer["stop"], "max_positions")
         self.assertEqual(len(answer["tokens"]), 61)
+        self.assertIn("stopped after 61 tokens: the model has 64 positions", result.stderr)
 
     def test_weights_that_are_not_finite(self):
         path = self.motley.path("run/model/model.safetensors")
@@ -272,6 +282,9 @@ class Model(CommandTest):
             result = self.motley.run(command[0], self.motley.path("run"), *command[1:])
             self.assertEqual(result.returncode, 1, result.stderr)
             self.assertIn("nan", result.stderr)
+            self.assertEqual(result.stdout, "")
+        generate = ["generate", self.motley.path("run"), "--prompt", "a"]
+        self.assertIn(f"motley: error: {generate[1]}: the model's largest logit is nan at new token 1\n", self.motley.run(*generate).stderr)
 
 
 class RunFolder(CommandTest):
