@@ -12,6 +12,7 @@
 #include "motley/base/format.h"
 #include "motley/base/progress.h"
 #include "motley/infer/evaluate.h"
+#include "motley/infer/packing.h"
 #include "motley/infer/sampler.h"
 #include "motley/infer/token_cases.h"
 #include "motley/io/safetensors.h"
@@ -72,6 +73,7 @@ void eval_text(const EvalArguments& arguments) {
 void eval_tokens(const EvalArguments& arguments) {
   const auto prompts = read_token_cases(arguments.tokens);
   const auto model = arguments.model.load();
+  check_prompts(*model, prompts, arguments.tokens + ": element");
   const std::vector<at::Tensor> logits = prompt_logits(*model, prompts);
   NamedTensors named;
   for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(concat("logits_", i), logits[i]);

@@ -13,6 +13,7 @@
 #include "motley/base/format.h"
 #include "motley/base/log.h"
 #include "motley/infer/generate.h"
+#include "motley/infer/packing.h"
 #include "motley/infer/token_cases.h"
 #include "motley/text/tokenizer.h"
 
@@ -96,6 +97,7 @@ void generate_ids(const GenerateArguments& arguments) {
   const auto model = arguments.model.load();
   GenerateOptions options = arguments.options;
   options.end_tokens = model->end_tokens();
+  check_prompts(*model, prompts, arguments.tokens + ": element");
   const double start = seconds_now();
   const auto generated = generate(*model, prompts, options);
   const double seconds = seconds_now() - start;

@@ -21,13 +21,34 @@ struct TrainCommand {
   bool json = false;
 };
 
+// An error about a key that a flag has set names the flag.
+std::string name_flags(std::string message, const TrainCommand& command) {
+  const auto say = [&](const std::string& key, const std::string& flag) {
+    message = in_words(message, {{concat(command.config, ": ", key), flag}});
+  };
+  if (!command.device.empty()) say("train.device", "--device");
+  for (const std::string& setting : command.settings) {
+    const std::string key = setting.substr(0, setting.find('='));
+    say(key, "--set " + key);
+  }
+  return message;
+}
+
+TrainSummary train(const TrainCommand& command, const nlohmann::json& config) {
+  try {
+    return train_run(parse_run_config(config, command.config), command.out);
+  } catch (const UserError& error) {
+    throw UserError(name_flags(error.what(), command));
+  }
+}
+
 void run_train(const TrainCommand& command) {
   nlohmann::json json = read_json_file(command.config);
   apply_settings(json, command.settings);
   const bool has_place = json.is_object() && (json["data"].is_object() || json["data"].is_null());
   if (!command.data.empty() && has_place) json["data"]["path"] = command.data;  // any bytes, as paths are
   if (!command.device.empty()) apply_setting(json, "train.device=" + json_text(command.device));
-  const TrainSummary summary = train_run(parse_run_config(json, command.config), command.out);
+  const TrainSummary summary = train(command, json);
   if (summary.validation_loss) {
     log_info("validation loss ", format_decimal(*summary.validation_loss, 4), " nats a token after ",
              summary.step, " steps, ", format_duration(summary.seconds));

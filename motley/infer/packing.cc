@@ -28,9 +28,10 @@ PackedBatch pack(const std::vector<std::vector<int64_t>>& sequences,
   return batch;
 }
 
-void check_prompts(const CausalLm& model, const std::vector<std::vector<int64_t>>& prompts) {
+void check_prompts(const CausalLm& model, const std::vector<std::vector<int64_t>>& prompts,
+                   const std::string& name) {
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const std::string where = concat("prompt ", i);
+    const std::string where = concat(name, " ", i);
     const auto length = static_cast<int64_t>(prompts[i].size());
     if (length == 0) throw UserError(Mistake{where, "at least one token", "none", {}});
     if (length > model.max_positions()) {
@@ -42,7 +43,7 @@ void check_prompts(const CausalLm& model, const std::vector<std::vector<int64_t>
     for (int64_t t = 0; t < length; ++t) {
       if (prompts[i][t] < 0 || prompts[i][t] >= model.vocab_size()) {
         throw UserError(Mistake{concat(where, ", token ", t),
-                                concat("an id below the vocabulary's ", model.vocab_size()),
+                                concat("an id of 0 to ", model.vocab_size() - 1),
                                 concat(prompts[i][t]),
                                 {}});
       }

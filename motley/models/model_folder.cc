@@ -70,6 +70,12 @@ fs::path find_model_folder(const fs::path& path) {
   }
   if (has_tensors(path / "model")) return path / "model";
   if (const auto checkpoint = best_checkpoint(path / "checkpoints")) return *checkpoint;
+  if (fs::exists(path / "config.json")) {
+    throw UserError(Mistake{path.string(),
+                            "model.safetensors beside config.json, or a run's model/ or checkpoints/",
+                            "config.json alone",
+                            {}});
+  }
   throw UserError(Mistake{path.string(),
                           "config.json with model.safetensors, or a run's model/ or checkpoints/",
                           "none of them", "name the folder that holds config.json"});

@@ -198,6 +198,12 @@ class Configuration(CommandTest):
 
     def test_set(self):
         config = self.motley.write_config()
+        for flags, error in (
+            (["--set", "train.steps=0"], "--set train.steps: expected a whole number"),
+            (["--set", "model.hidden_size=x"], "--set model.hidden_size: expected"),
+            (["--device", "cuda:x"], "--device: expected cpu, cuda or cuda:<number>, found 'cuda:x'"),
+        ):
+            self.assert_mistake(self.motley.train(config, "run", *flags), f"motley: error: {error}")
         self.assert_mistake(self.motley.train(config, "run", "--set", "train.seeed=1"), "train.seeed", "seed")
         self.assert_mistake(self.motley.train(config, "run", "--set", "train.seed"), "train.seed")
         self.assertFalse(os.path.exists(self.motley.path("run")))
@@ -254,6 +260,17 @@ class Model(CommandTest):
         for option, value in (("--window", 65), ("--max-windows", -1), ("--batch", 0)):
             result = self.motley.run("eval", run, "--data", self.motley.text, option, value)
             self.assert_mistake(result, f"motley: error: {option}: expected")
+
+    def test_prompts_of_wrong_ids(self):
+        run, cases = self.motley.path("run"), self.motley.write("cases.json", "[[3], [1, -2]]")
+        error = f"motley: error: {cases}: element 1, token 1: expected an id of 0 to 255, found -2"
+        self.assert_mistake(self.motley.run("generate", run, "--tokens", cases), error)
+        self.assert_mistake(self.motley.run("eval", run, "--tokens", cases, "--logits", self.motley.path("l.safetensors")), error)
+
+    def test_configuration_without_weights(self):
+        os.remove(self.motley.path("run/model/model.safetensors"))
+        result = self.motley.run("generate", self.motley.path("run/model"), "--prompt", "a")
+        self.assert_mistake(result, "run/model: expected model.safetensors beside config.json", "found config.json alone")
 
     def test_models_without_a_tokenizer(self):
         os.remove(self.motley.path("run/model/tokenizer.json"))
