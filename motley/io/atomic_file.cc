@@ -74,6 +74,17 @@ bool make_folder(const fs::path& path) {
   return made;
 }
 
+void check_folder(const fs::path& path) {
+  std::error_code error;
+  fs::path nearest = path;
+  while (!fs::exists(nearest, error) && parent_of(nearest) != nearest) nearest = parent_of(nearest);
+  const int reason = !fs::is_directory(nearest, error)                                      ? ENOTDIR
+                     : ::faccessat(AT_FDCWD, nearest.c_str(), W_OK | X_OK, AT_EACCESS) != 0 ? errno
+                                                                                            : 0;
+  if (reason != 0)
+    throw_file_error(nearest == path ? "write into" : "make the folder", path.string(), reason);
+}
+
 void write_all(int fd, const void* data, size_t num_bytes, const fs::path& path) {
   auto at = static_cast<const char*>(data);
   while (num_bytes > 0) {

@@ -51,6 +51,10 @@ class AtomicFolder {
 // processes that make the same folder, one is told so.
 bool make_folder(const std::filesystem::path& path);
 
+// Makes nothing. Throws UserError where this process may not write into the folder or, if it is missing, into
+// the nearest folder above it.
+void check_folder(const std::filesystem::path& path);
+
 // Writes all bytes to an open file; `path` is for the error.
 void write_all(int fd, const void* data, size_t num_bytes, const std::filesystem::path& path);
 

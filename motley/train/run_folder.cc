@@ -43,10 +43,11 @@ bool RunFolder::exists() const { return fs::exists(config_file(path_)); }
 
 void RunFolder::check(const nlohmann::json& configuration) const {
   std::error_code error;
-  if (!fs::exists(path_, error)) return;
+  if (!fs::exists(path_, error)) return check_folder(path_);
   if (!fs::is_directory(path_)) {
     throw UserError(Mistake{path_.string(), "a folder for the run", "a file", "choose another --out"});
   }
+  check_folder(path_);
   if (!exists()) {
     for (const auto& entry : fs::directory_iterator(path_)) {
       const std::string name = entry.path().filename().string();

@@ -29,8 +29,8 @@ class RunFolder {
 
   bool exists() const;  // holds a run's config.json
 
-  // Writes nothing. Throws UserError when the folder holds something else than a run, or a run of another
-  // configuration (naming the first key that differs).
+  // Writes nothing. Throws UserError when the folder cannot be made or written, holds something else than a
+  // run, or a run of another configuration (naming the first key that differs).
   void check(const nlohmann::json& configuration) const;
 
   // Makes the folder, keeps other processes out of it, removes what died unfinished, writes config.json.

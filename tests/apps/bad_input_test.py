@@ -330,6 +330,12 @@ class RunFolder(CommandTest):
         self.assertEqual(self.motley.read("run"), b"precious")
         self.assert_mistake(self.motley.run("train", self.config, "--out", ""), "--out: expected a folder")
 
+    def test_places_show_before_the_text_is_read(self):
+        config = self.motley.write_config(data_path="/nowhere.txt")
+        self.assert_mistake(self.motley.train(config, "text.txt/run"), "text.txt/run", "Not a directory")
+        self.assert_mistake(self.motley.train(config, "new/run"), "/nowhere.txt")
+        self.assertFalse(os.path.exists(self.motley.path("new")))
+
     def test_other_configuration(self):
         self.finish()
         before = self.motley.files("run")
