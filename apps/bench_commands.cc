@@ -28,6 +28,10 @@ void add_size(CLI::App& command, const char* name, int64_t& value, const char* w
   command.add_option(name, value, what)->check(within(int64_t{1}, int64_t{1} << 24))->capture_default_str();
 }
 
+void add_seconds(CLI::App& command, double& value, const char* what, double least) {
+  command.add_option("--seconds", value, what)->check(within(least, 3600.0))->capture_default_str();
+}
+
 namespace {
 
 // Of all threads, measured now; figures that this processor's instructions do not tell are left out.

@@ -27,6 +27,8 @@ struct BenchArguments {
 
 // A number of tokens, experts and the like, at least 1.
 void add_size(CLI::App& command, const char* name, int64_t& value, const char* what);
+// --seconds, up to an hour.
+void add_seconds(CLI::App& command, double& value, const char* what, double least = 0);
 
 // "kernels", "threads", "processor", "device"; on a CPU "ceilings", too, in FLOP/s and bytes a second, which
 // are measured and printed.

@@ -128,9 +128,7 @@ void add_bench_gating(CLI::App& bench, std::function<void()>& action) {
       "Double --tokens for each of the two until its throughput no longer rises or memory ends");
   command->add_flag("--dynamic-only", arguments->dynamic_only,
                     "Leave the static layer out, as for batches that it has no memory for");
-  command->add_option("--seconds", arguments->bench.seconds, "How long to measure each of the two")
-      ->check(within(0.0, 3600.0))
-      ->capture_default_str();
+  add_seconds(*command, arguments->bench.seconds, "How long to measure each of the two");
   arguments->common.add_to(*command);
   command->footer(
       "A whole layer's forward pass, router included, on random tokens; the same layer with moe_gating "

@@ -110,9 +110,7 @@ void add_bench_operators(CLI::App& bench, std::function<void()>& action) {
       ->allow_extra_args(false)
       ->check(one_of({"fp32", "bf16"}))
       ->capture_default_str();
-  command->add_option("--seconds", arguments->seconds, "How long to measure each row")
-      ->check(within(0.0, 3600.0))
-      ->capture_default_str();
+  add_seconds(*command, arguments->seconds, "How long to measure each row");
   arguments->common.add_to(*command);
   command->footer(
       "Median, least and most time on random tokens, with weights that no cache holds. The floor is the "

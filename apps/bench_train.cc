@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "apps/bench_commands.h"
-#include "apps/option_checks.h"
 #include "benchmarks/train/training_step.h"
 #include "motley/base/config_values.h"
 
@@ -85,9 +84,7 @@ void add_bench_train(CLI::App& bench, std::function<void()>& action) {
       ->add_option("--set", arguments->settings,
                    "KEY=VALUE changes a key of the configuration, as train.batch_size=4")
       ->allow_extra_args(false);
-  command->add_option("--seconds", arguments->seconds, "How long to measure")
-      ->check(within(0.1, 3600.0))
-      ->capture_default_str();
+  add_seconds(*command, arguments->seconds, "How long to measure", 0.1);
   arguments->common.add_to(*command);
   command->footer(
       "A fresh model takes steps on random tokens: forward, backward, clipping, AdamW. Half of the time goes "

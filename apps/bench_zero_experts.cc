@@ -76,9 +76,7 @@ void add_bench_zero_experts(CLI::App& bench, std::function<void()>& action) {
   command->add_option("--dtype", arguments->dtype, "fp32 or bf16")
       ->check(one_of({"fp32", "bf16"}))
       ->capture_default_str();
-  command->add_option("--seconds", arguments->bench.seconds, "How long to measure each tau")
-      ->check(within(0.0, 3600.0))
-      ->capture_default_str();
+  add_seconds(*command, arguments->bench.seconds, "How long to measure each tau");
   arguments->common.add_to(*command);
   command->footer(
       "Expert forward: plan, experts, zero-computation experts and their sum; the router is left out, "
