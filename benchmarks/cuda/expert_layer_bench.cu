@@ -122,9 +122,9 @@ void measure(const LayerShape& s, const std::string& skew) {
   Buffer<float> parts(size_t(R) * num_gate_parts(F));
   Buffer<int> outer_scratch(outer_scratch_size(shape, 2 * F, D));
   const double sum_bytes = 2. * (double(R) + T) * D;
-  const auto up = [&](bf16* kept) {
+  const auto up = [&](const bf16* from, bool by_token, bf16* kept) {
     expert_up(layer.family, shape, layer.plan,
-              {x.data, D, layer.gate_up, {}, layer.activation, kept, activated.data}, nullptr);
+              {from, D, by_token, layer.gate_up, {}, layer.activation, kept, activated.data}, nullptr);
   };
   const auto matmul = [&](const bf16* from, int depth, PlacedWeights weights, bool transposed) {
     expert_matmul(layer.family, shape, layer.plan,
@@ -148,8 +148,9 @@ void measure(const LayerShape& s, const std::string& skew) {
   };
   const Part all[] = {
       {"plan", 0, 0, make_plan},
-      {"up", 2, 0, [&] { up(nullptr); }},
-      {"up+H", 2, 0, [&] { up(hidden.data); }},
+      {"up", 2, 0, [&] { up(x.data, true, nullptr); }},
+      {"of a copy", 2, 0, [&] { up(rows.data, false, nullptr); }},
+      {"up+H", 2, 0, [&] { up(x.data, true, hidden.data); }},
       {"down", 1, 0, [&] { matmul(activated.data, F, layer.down, true); }},
       {"sum", 0, sum_bytes,
        [&] {

@@ -17,7 +17,7 @@ void rows_fast(const CudaExperts& experts, const at::Tensor& x, const at::Tensor
   const DeviceSchedule schedule(experts.expert_offset, experts.place_of_expert, experts.max_rows());
   const auto layer = experts.layer(schedule.schedule(), nullptr);
   const at::Tensor workspace = scratch(cuda::expert_rows_workspace_bytes(layer.shape), x);
-  cuda::expert_rows(layer, x.const_data_ptr(), x.size(1), hidden ? hidden->mutable_data_ptr() : nullptr,
+  cuda::expert_rows(layer, x.const_data_ptr(), x.size(1), true, hidden ? hidden->mutable_data_ptr() : nullptr,
                     rows.mutable_data_ptr(), workspace.mutable_data_ptr(), current_stream());
 }
 

@@ -303,9 +303,10 @@ void Run::run() {
 
   // Forward.
   DeviceArray<uint16_t> hidden(size_t(R) * G), activated(size_t(R) * F), rows(size_t(R) * D);
-  expert_up(family, shape, layer.plan,
-            {x.get(), x_stride, layer.gate_up, layer.gate_up_bias, activation, hidden.get(), activated.get()},
-            nullptr);
+  expert_up(
+      family, shape, layer.plan,
+      {x.get(), x_stride, true, layer.gate_up, layer.gate_up_bias, activation, hidden.get(), activated.get()},
+      nullptr);
   synchronize();
   rows_close(hidden,
              reference(x.get(), x_stride, D, K, {gate_up.get(), up_stride, 1, D}, layer.gate_up_bias, G), G,
@@ -319,6 +320,15 @@ void Run::run() {
     a[i] = both.value, da_dg[i] = both.dg, da_du[i] = both.du;
   }
   rows_close(activated, a, F, 1 / 256.f, 1e-4f, "activated");
+  // Of a copy of x in the plan's order: the same bits.
+  DeviceArray<uint16_t> x_rows(size_t(R) * D), hidden_again(size_t(R) * G), activated_again(size_t(R) * F);
+  copy_to_rows(shape, token_rows.get(), x.get(), x_stride, x_rows.get(), nullptr);
+  expert_up(family, shape, layer.plan,
+            {x_rows.get(), D, false, layer.gate_up, layer.gate_up_bias, activation, hidden_again.get(),
+             activated_again.get()},
+            nullptr);
+  synchronize();
+  report.check(same_bits(hidden, hidden_again) && same_bits(activated, activated_again), "up of rows");
   expert_matmul(family, shape, layer.plan,
                 {activated.get(), F, false, layer.down, true, layer.down_bias, F, D, rows.get()}, nullptr);
   synchronize();
@@ -476,6 +486,7 @@ void test_expert_layer(Report& report, Family family, DataType type, int most_ca
       {"many tiles", 4096, 256, 1032, 8, 2},
       {"long K", 1000, 1536, 520, 4, 2, R::kUniform, A::kSwiGlu, false, true},
       {"copied rows, drops, places", 700, 136, 648, 6, 3, R::kDrops, A::kSwiGlu, true},
+      {"copied for up, drops, places", 700, 136, 1032, 6, 3, R::kDrops, A::kSwiGlu, true, true},
       {"half empty", 2048, 512, 256, 16, 4, R::kHalfEmpty},
       {"one expert has all", 2048, 264, 384, 16, 2, R::kOne},
       {"zipf", 4096, 256, 200, 32, 4, R::kZipf},

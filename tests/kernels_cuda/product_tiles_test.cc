@@ -17,6 +17,7 @@ void test_product_tiles(Report& report) {
     report.check(sm90(product, 768) == RowsCome::kGathered, "gathered");
   for (const P product : {P::kDown, P::kDx})
     report.check(sm90(product, 768) == RowsCome::kInOrder, "in order");
+  report.check(sm90(P::kUp, 1024) == RowsCome::kCopied, "up beside wide experts");
   for (const P product : {P::kDhiddenAndDdown, P::kDdown, P::kDgateUp}) {
     report.check(sm90(product, 768) == RowsCome::kCopied, "copied");
     report.check(sm90(product, 256) == RowsCome::kGathered, "narrow");

@@ -40,13 +40,14 @@ size_t expert_rows_workspace_bytes(const ExpertShape& shape) {
   return space.used();
 }
 
-void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* hidden, void* rows,
-                 void* workspace, cudaStream_t stream) {
+void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, bool x_by_token, void* hidden,
+                 void* rows, void* workspace, cudaStream_t stream) {
   const ExpertShape& shape = layer.shape;
   Workspace space(workspace);
   void* activated = space.take_bytes(rows_bytes(shape, shape.expert_width));
   expert_up(layer.family, shape, layer.plan,
-            {x, x_stride, layer.gate_up, layer.gate_up_bias, layer.activation, hidden, activated}, stream);
+            {x, x_stride, x_by_token, layer.gate_up, layer.gate_up_bias, layer.activation, hidden, activated},
+            stream);
   matmul(layer, activated, shape.expert_width, layer.down, true, layer.down_bias, shape.model_width, rows,
          stream);
 }
@@ -85,7 +86,14 @@ void expert_layer_forward(const ExpertLayer& layer, const ExpertLayerForward& fo
     present_rows(shape, layer.plan, layer.token_rows, present, stream);
     token_rows = present;
   }
-  expert_rows(layer, forward.x, forward.x_stride, forward.hidden, rows, rest, stream);
+  const void* x = forward.x;
+  long x_stride = forward.x_stride;
+  const bool copies = wants_up_copy(layer.family, shape.expert_width);
+  if (copies) {  // where the output rows will be
+    copy_to_rows(shape, token_rows, x, x_stride, rows, stream);
+    x = rows, x_stride = shape.model_width;
+  }
+  expert_rows(layer, x, x_stride, !copies, forward.hidden, rows, rest, stream);
   if (forward.zero_experts)
     zero_experts(*forward.zero_experts, {rows, token_rows, forward.y, forward.y_fp32}, stream);
   else

@@ -41,10 +41,10 @@ struct ExpertLayer {
 };
 
 // Unweighted output rows [max_rows, D] of the experts that are here; hidden [max_rows, G] is kept unless
-// null. Scratch: activated [max_rows, F].
+// null. x is [T, D], or by row [max_rows, D] and then may be `rows` itself. Scratch: activated [max_rows, F].
 size_t expert_rows_workspace_bytes(const ExpertShape& shape);
-void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, void* hidden, void* rows,
-                 void* workspace, cudaStream_t stream);
+void expert_rows(const ExpertLayer& layer, const void* x, long x_stride, bool x_by_token, void* hidden,
+                 void* rows, void* workspace, cudaStream_t stream);
 
 // y[t] = sum over k of gate_weights[t, k] times the output row, and what zero-computation experts give,
 // rounded once; y [T, D] in the rows' type, or fp32. Choices without a row here add nothing. Scratch:

@@ -29,6 +29,8 @@ RowsCome how_rows_come(Family family, Product product, int expert_width, int hid
     case Product::kDx:
       return RowsCome::kInOrder;
     case Product::kUp:
+      copied = wants_up_copy(family, expert_width);
+      break;
     case Product::kDhidden:
       break;
     case Product::kDdown:

@@ -87,7 +87,7 @@ void expert_up(const ExpertShape& shape, const ExpertPlan& plan, const UpProduct
   with_type(shape.type, [&]<class T>() {
     typename Up<T>::Params p{};
     set_plan(p, shape, plan, ceil_div(shape.expert_width, gated ? kTileN / 2 : kTileN));
-    p.a = {static_cast<const T*>(product.x), product.x_stride, shape.model_width, true};
+    p.a = {static_cast<const T*>(product.x), product.x_stride, shape.model_width, product.by_token};
     set_weight(p, product.gate_up, shape.model_width, product.activation.hidden_width(shape.expert_width));
     p.activation = product.activation;
     p.gated = gated;

@@ -1,5 +1,7 @@
 // x W_gate_up^T with the activation. Where it is gated, a tile takes 128 gate rows and the matching 128 up
 // rows as one B of 256 rows: block 0 of the cluster brings the gate half, block 1 the up half.
+#include <type_traits>
+
 #include "motley/kernels/cuda/sm90/by_token.h"
 #include "motley/kernels/cuda/sm90/epilogue.cuh"
 #include "motley/kernels/cuda/sm90/gemm_arguments.h"
@@ -10,6 +12,7 @@ namespace {
 
 constexpr int kHalfN = kTileN / 2;
 
+template <bool gather>
 struct Up {
   struct Params : GemmParams {
     Activation activation;
@@ -18,8 +21,8 @@ struct Up {
   };
   using Storage = SharedStorage<>;
   using Walk = RowsWalk;
-  using Gather = RowGather;
-  static constexpr bool kGather = true, kOuter = false, kTransposed = false;
+  using Gather = std::conditional_t<gather, RowGather, NoGather>;
+  static constexpr bool kGather = gather, kOuter = false, kTransposed = false;
   static constexpr auto kMajorA = cute::GMMA::Major::K, kMajorB = cute::GMMA::Major::K;
 
   __device__ static int b_begin(const Params& p, int n_tile, int rank) {
@@ -90,28 +93,38 @@ struct Up {
   }
 };
 
-}  // namespace
-
-void expert_up(const ExpertShape& shape, const ExpertPlan& plan, const UpProduct& product,
-               cudaStream_t stream) {
+template <bool gather>
+void multiply_and_activate(const ExpertShape& shape, const ExpertPlan& plan, const UpProduct& product,
+                           cudaStream_t stream) {
   const int hidden_width = product.activation.hidden_width(shape.expert_width);
-  Up::Params p{};
+  typename Up<gather>::Params p{};
   set_rows_walk(p, plan, shape.model_width,
                 ceil_div(shape.expert_width, product.activation.gated() ? kHalfN : kTileN));
-  set_gathered(p, shape, plan, product.x, product.x_stride, shape.model_width);
+  if constexpr (gather)
+    set_gathered(p, shape, plan, product.x, product.x_stride, shape.model_width);
+  else
+    p.map_a = rows_map(shape, product.x, product.x_stride, shape.model_width);
   p.map_b = weights_map(shape, product.gate_up, hidden_width, shape.model_width, kHalfN);
   set_bias(p, product.bias, hidden_width);
   p.activation = product.activation;
   p.expert_width = shape.expert_width;
   p.hidden = static_cast<__nv_bfloat16*>(product.hidden);
   p.activated = static_cast<__nv_bfloat16*>(product.activated);
-  grouped_gemm<Up>(p, stream);
+  grouped_gemm<Up<gather>>(p, stream);
+}
+
+}  // namespace
+
+void expert_up(const ExpertShape& shape, const ExpertPlan& plan, const UpProduct& product,
+               cudaStream_t stream) {
+  (product.by_token ? multiply_and_activate<true> : multiply_and_activate<false>)(shape, plan, product,
+                                                                                  stream);
 }
 
 void multiply_by_token_transposed(const ExpertShape& shape, const ExpertPlan& plan,
                                   const RowsProduct& product, const CUtensorMap& weights,
                                   cudaStream_t stream) {
-  Up::Params p{};
+  Up<true>::Params p{};
   set_rows_walk(p, plan, product.depth, ceil_div(product.width, kTileN));
   set_gathered(p, shape, plan, product.x, product.x_stride, product.depth);
   p.map_b = weights;
@@ -119,7 +132,7 @@ void multiply_by_token_transposed(const ExpertShape& shape, const ExpertPlan& pl
   p.activation.kind = ActivationKind::kNone;
   p.expert_width = product.width;
   p.activated = static_cast<__nv_bfloat16*>(product.out);
-  grouped_gemm<Up>(p, stream);
+  grouped_gemm<Up<true>>(p, stream);
 }
 
 }  // namespace motley::cuda::sm90
