@@ -9,9 +9,10 @@ namespace motley::cuda::sm90::decode {
 
 // The weights of one piece. Calls ask_next where kAskBefore stages are left, or at the first of fewer.
 template <class AskNext>
-__device__ __forceinline__ void load_piece(const Params& p, Shared& shared, const Split& split,
-                                           const Piece& piece, Ring<kStages>& stage, int lane,
+__device__ __forceinline__ void load_piece(const Params& p, Shared& shared, const TaskList& tasks,
+                                           const Piece& piece, RingPosition& stage, int lane,
                                            const AskNext& ask_next) {
+  const Split split = tasks.split_of(piece.down);
   constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
   const int groups = split.groups(), group = lane & (groups - 1), half = lane >> split.log_groups & 1,
             along = lane >> split.log_groups >> 1;
@@ -19,7 +20,7 @@ __device__ __forceinline__ void load_piece(const Params& p, Shared& shared, cons
   const bool gated = !piece.down && p.activation.gated(), whole = split.depth % 64 == 0;
   const int row = piece.tile * (gated ? split.rows() / 2 : split.rows());
 #pragma unroll 1
-  for (int k = 0; k < split.stages; ++k, stage.advance()) {
+  for (int k = 0; k < split.stages; ++k, stage.advance(tasks.weight_stages())) {
     if (k == max(0, split.stages - kAskBefore)) ask_next();
     uint64_t* full = &shared.weights_full[stage.index];
     Barrier::wait(&shared.weights_empty[stage.index], stage.phase ^ 1);
@@ -49,7 +50,7 @@ __device__ __forceinline__ void load_piece(const Params& p, Shared& shared, cons
 // not begun is the last to end.
 __device__ __forceinline__ void load_weights(const Params& p, Shared& shared, const TaskList& tasks,
                                              unsigned asked, int lane) {
-  Ring<kStages> stage;
+  RingPosition stage;
   Ring<kTaskSlots> slot;
   const auto hand_out = [&](int id) {
     Barrier::wait(&shared.task_empty[slot.index], slot.phase ^ 1);
@@ -65,17 +66,15 @@ __device__ __forceinline__ void load_weights(const Params& p, Shared& shared, co
   for (int id; (id = __shfl_sync(0xffffffffu, asked, 0)) < tasks.size();) {
     hand_out(id);
     if (tasks.is_product(id))
-      tasks.for_each_piece(id, [&](const Piece& piece) {
-        load_piece(p, shared, tasks.split_of(piece.down), piece, stage, lane, ask_next);
-      });
+      tasks.for_each_piece(
+          id, [&](const Piece& piece) { load_piece(p, shared, tasks, piece, stage, lane, ask_next); });
     else
       ask_next();
   }
   for (int id = tasks.size() + blockIdx.x; id < tasks.end(); id += gridDim.x) {
     hand_out(id);
-    tasks.for_each_piece(id, [&](const Piece& piece) {
-      load_piece(p, shared, tasks.split_of(piece.down), piece, stage, lane, [] {});
-    });
+    tasks.for_each_piece(
+        id, [&](const Piece& piece) { load_piece(p, shared, tasks, piece, stage, lane, [] {}); });
   }
   hand_out(kNoMoreTasks);
 }

@@ -100,10 +100,11 @@ __device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarp
 
 // The products of one piece, by the warps along K in parts.
 template <int kTokenTiles>
-__device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, const RowStages& row_stages,
-                                               const Split& split, const Piece& piece, Ring<kStages>& stage,
+__device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, const TaskList& tasks,
+                                               const Split& split, const Piece& piece, RingPosition& stage,
                                                RingPosition& row_stage, int warp, int lane,
                                                float (&sum)[kTokenTiles][4]) {
+  const RowStages& row_stages = tasks.row_stages;
   const int group = split.group(warp), along = split.along(warp);
   const int half_bytes = split.groups() * kBox, pitch = row_stages.pitch(split.row_depth);
   int row_offset[kTokenTiles];  // past the last row another one is multiplied, and never stored
@@ -111,7 +112,7 @@ __device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, 
   for (int t = 0; t < kTokenTiles; ++t)
     row_offset[t] = min(t * 8 + lane % 8, piece.entry.count - 1) * pitch + lane / 8 * 16;
   int part = 0;  // of the rows' stage
-  for (int k = 0; k < split.stages; ++k, stage.advance()) {
+  for (int k = 0; k < split.stages; ++k, stage.advance(tasks.weight_stages())) {
     const int valid = along * 64 < split.stage_depth ? split.depth - k * split.stage_depth - along * 64 : 0;
     Barrier::wait(&shared.weights_full[stage.index], stage.phase);
     if (part == 0) Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
@@ -164,8 +165,7 @@ __device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const
 
 template <int kTokenTiles>
 __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks, int warp, int lane) {
-  Ring<kStages> stage;
-  RingPosition row_stage;
+  RingPosition stage, row_stage;
   int buffer = 0;
   const auto done = [&](const Ring<kTaskSlots>& slot) {
     __syncwarp();
@@ -195,7 +195,7 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
         buffer ^= 1;
         tasks.for_each_piece(id, [&](const Piece& piece) {
           float sum[1][4] = {};
-          multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
+          multiply_piece(p, shared, tasks, split, piece, stage, row_stage, warp, lane, sum);
           if (lane % 4 == 0) to[0] = sum[0][0], to[split.rows() / 2] = sum[0][2];
           to += kPieceSums;
         });
@@ -209,7 +209,7 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
       const Split split = tasks.split_of(piece.down);
       const int group = split.group(warp), along = split.along(warp);
       float sum[kTokenTiles][4] = {};
-      multiply_piece(p, shared, tasks.row_stages, split, piece, stage, row_stage, warp, lane, sum);
+      multiply_piece(p, shared, tasks, split, piece, stage, row_stage, warp, lane, sum);
       if (split.log_groups < 3) {
         float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
         buffer ^= 1;

@@ -7,10 +7,11 @@
 
 namespace motley::cuda::sm90::decode {
 
-// Stages of weights: with more in flight it is no faster, and a block holds tasks that others could do.
-constexpr int kStages = 5, kMaxRowStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16;
+// Stages of weights, fewer where sums come along: a block that runs ahead holds tasks that others could do,
+// and tasks are few.
+constexpr int kStages = 7, kFewStages = 5, kMaxRowStages = 7, kWarps = kMultiplyingWarps, kTaskSlots = 16;
 constexpr int kBox = 8 * 128;  // bytes of 8 rows x 64 columns, the unit of the swizzle
-constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 100 * 1024;
+constexpr int kWeightBytes = 2 * kWarps * kBox, kRowBytes = 68 * 1024;
 constexpr int kPartial = 64 * 32;        // floats: what the warps along K hand over, at most
 constexpr int kPieceSums = 16 * kWarps;  // floats that they hand over of a piece for one token
 static_assert(kPieceSums * kMaxSummedChoices <= kPartial);
@@ -114,6 +115,7 @@ class TaskList {
   const RowStages row_stages;
   const Split up, down;
 
+  __device__ int weight_stages() const { return sums_ ? kFewStages : kStages; }
   // Tasks [0, size) are taken from the queue, [size, end) by block i, i + blocks ..
   __device__ int size() const { return sums_ ? num_up_ : num_; }
   __device__ int end() const { return num_; }
