@@ -1,5 +1,5 @@
 // One persistent launch for the whole layer: up, activation, down and the weighted sum. Reading the weights
-// is all that counts, so one warp streams them through a deep ring by TMA in the order of use and runs
+// is all that counts, so one thread streams them through a deep ring by TMA in the order of use and runs
 // ahead of everything else; rows are so few that they come along with each piece.
 //
 // A task is R = 16, 32, 64 or 128 rows of an expert's weights with all of K; a stage of the ring up to 8
@@ -27,6 +27,7 @@ namespace {
 using namespace decode;
 
 __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_constant__ Params p) {
+  cudaTriggerProgrammaticLaunchCompletion();
   extern __shared__ __align__(1024) unsigned char shared_bytes[];
   Shared& shared = *reinterpret_cast<Shared*>(shared_bytes);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -41,8 +42,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     }
     for (int i = 0; i < kTaskSlots; ++i) {
       Barrier::init(&shared.task_full[i], 1);
-      Barrier::init(&shared.task_empty[i], kWarps + 2);
+      Barrier::init(&shared.task_empty[i], kWarps + 3);
       Barrier::init(&shared.task_done[i], kWarps);
+    }
+    for (int i = 0; i < 2; ++i) {
+      Barrier::init(&shared.partial_full[i], 32 * kWarps);
+      Barrier::init(&shared.partial_empty[i], 32);
     }
     cutlass::arch::fence_barrier_init();
   }
@@ -51,18 +56,22 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     const int depth = lane < 4 ? p.model_width : p.expert_width;
     cute::prefetch_tma_descriptor(depth % 64 == 0 ? &maps.whole[lane % 4] : &maps.pieces);
   }
-  cudaTriggerProgrammaticLaunchCompletion();
+  // Made while other launches end, for a token whose experts are all here; rarely so for several.
+  const PlanSize likely{p.plan.num_assignments, 1, true};
+  TaskList tasks(p, shared.plan, likely);
   cudaGridDependencySynchronize();  // nothing before reads or writes what others do
   unsigned asked = 0;               // is answered while the plan is made
   if (warp == kWarps && lane == 0) asked = ask(*p.counters);
   make_decode_plan(p.plan, shared.plan);
-  const TaskList tasks(p, shared.plan);
+  if (shared.plan.size != likely) tasks = TaskList(p, shared.plan, shared.plan.size);
   if (warp == kWarps) {
-    load_weights(p, shared, tasks, asked, lane);
+    if (lane == 0) WeightLoader(p, shared, tasks).run(asked);
   } else if (warp == kWarps + 1) {
     load_rows(p, shared, tasks, lane);
   } else if (warp == kWarps + 2) {
     announce(p, shared, tasks, lane);
+  } else if (warp == kWarps + 3) {
+    finish(p, shared, tasks, lane);
   } else {
     if (p.zero_experts.num_constant > 0) mix_constants(p, lane);
     switch (tasks.token_tiles) {
@@ -178,6 +187,18 @@ WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, i
   return maps;
 }
 
+void make_splits(Split (&splits)[kSplits], int rows, int depth) {
+  for (int i = 0; i < kSplits; ++i) {
+    Split& split = splits[i];
+    split.depth = depth;
+    split.log_groups = i;
+    split.tiles = (rows + split.rows() - 1) / split.rows();
+    split.by_tiles = Divisor(split.tiles);
+    split.stage_depth = stage_depth(depth, i);
+    split.stages = (depth + split.stage_depth - 1) / split.stage_depth;
+  }
+}
+
 }  // namespace
 
 void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t stream) {
@@ -187,13 +208,16 @@ void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t 
   const int halves = layer.activation.gated() ? 2 : 1;
   p.up = make_weight_maps(layer.gate_up, shape.num_places, halves, hidden_width / halves, shape.model_width);
   p.down = make_weight_maps(layer.down, shape.num_places, 1, shape.model_width, shape.expert_width);
+  make_splits(p.up_splits, hidden_width, shape.model_width);
+  make_splits(p.down_splits, shape.model_width, shape.expert_width);
   p.plan = {decode.slots,
             layer.plan.row_assignment,
             layer.plan.expert_offset,
             layer.plan.place_of_expert,
             shape.num_experts,
             shape.num_tokens * shape.top_k,
-            shape.top_k};
+            shape.top_k,
+            Divisor(shape.top_k)};
   p.x = static_cast<const bf16*>(decode.x);
   p.x_stride = decode.x_stride;
   p.up_bias = static_cast<const bf16*>(layer.gate_up_bias.data);
@@ -218,6 +242,7 @@ void expert_decode(const ExpertLayer& layer, const Decode& decode, cudaStream_t 
   const CounterSets::Lease lease = CounterSets::instance().take(device, stream);
   p.counters = lease.counters;
   MOTLEY_CUDA_CHECK(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device));
+  p.by_blocks = Divisor(num_sms);
   MOTLEY_CUDA_CHECK(cudaFuncSetAttribute(decode_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          static_cast<int>(sizeof(Shared))));
   cudaLaunchConfig_t config{};

@@ -1,4 +1,4 @@
-// The two warps of the decode kernel that load.
+// The thread and the warp of the decode kernel that load.
 #pragma once
 
 #include <cute/arch/copy_sm90_tma.hpp>
@@ -7,77 +7,79 @@
 
 namespace motley::cuda::sm90::decode {
 
-// The weights of one piece. Calls ask_next where kAskBefore stages are left, or at the first of fewer.
-template <class AskNext>
-__device__ __forceinline__ void load_piece(const Params& p, Shared& shared, const TaskList& tasks,
-                                           const Piece& piece, RingPosition& stage, int lane,
-                                           const AskNext& ask_next) {
-  const Split split = tasks.split_of(piece.down);
-  constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
-  const int groups = split.groups(), group = lane & (groups - 1), half = lane >> split.log_groups & 1,
-            along = lane >> split.log_groups >> 1;
-  const WeightMaps& maps = piece.down ? p.down : p.up;
-  const bool gated = !piece.down && p.activation.gated(), whole = split.depth % 64 == 0;
-  const int row = piece.tile * (gated ? split.rows() / 2 : split.rows());
-#pragma unroll 1
-  for (int k = 0; k < split.stages; ++k, stage.advance(tasks.weight_stages())) {
-    if (k == max(0, split.stages - kAskBefore)) ask_next();
-    uint64_t* full = &shared.weights_full[stage.index];
-    Barrier::wait(&shared.weights_empty[stage.index], stage.phase ^ 1);
-    __syncwarp();
-    if (whole) {
-      if (lane == 0) {
-        Barrier::arrive_and_expect_tx(full, 2 * split.rows() * split.stage_depth);
-        cute::SM90_TMA_LOAD_5D::copy(&maps.whole[split.log_groups], full, kOnce, shared.weights[stage.index],
-                                     0, row, 0, k * (split.stage_depth / 64), piece.entry.place);
-      }
-    } else {
-      const int column = k * split.stage_depth + along * 64;
-      const bool mine = lane < 2 * kWarps && along * 64 < split.stage_depth && column < split.depth;
-      const int boxes = __popc(__ballot_sync(0xffffffffu, mine));
-      if (lane == 0) Barrier::arrive_and_expect_tx(full, boxes * kBox);
-      __syncwarp();
-      if (mine)
-        cute::SM90_TMA_LOAD_5D::copy(&maps.pieces, full, kOnce, shared.weights[stage.index] + lane * kBox,
-                                     column, row + (gated ? 0 : half * (split.rows() / 2)) + group * 8,
-                                     gated ? half : 0, 0, piece.entry.place);
-    }
-  }
-}
-
-// Takes tasks from the queue, the first of which `asked` for already, hands them to the other warps and
-// streams their weights. It asks for the next as late as the answer allows: a block that holds tasks it has
+// The thread that streams weights takes tasks from the queue, the first of which it asked for already, and
+// hands them to the warps. It asks for the next as late as the answer allows: a block that holds tasks it has
 // not begun is the last to end.
-__device__ __forceinline__ void load_weights(const Params& p, Shared& shared, const TaskList& tasks,
-                                             unsigned asked, int lane) {
-  RingPosition stage;
-  Ring<kTaskSlots> slot;
-  const auto hand_out = [&](int id) {
-    Barrier::wait(&shared.task_empty[slot.index], slot.phase ^ 1);
-    if (lane == 0) {
-      shared.tasks[slot.index] = id;
-      Barrier::arrive(&shared.task_full[slot.index]);
+class WeightLoader {
+ public:
+  __device__ WeightLoader(const Params& p, Shared& shared, const TaskList& tasks)
+      : p_(p), shared_(shared), tasks_(tasks) {}
+
+  __device__ __forceinline__ void run(unsigned asked) {
+    const auto ask_next = [&] { asked = ask(*p_.counters); };
+    while (int(asked) < tasks_.size()) {
+      const int id = asked;
+      hand_out(id);
+      if (tasks_.is_product(id))
+        load(tasks_.piece(id), ask_next);
+      else
+        ask_next();
     }
-    slot.advance();
-  };
-  const auto ask_next = [&] {
-    if (lane == 0) asked = ask(*p.counters);
-  };
-  for (int id; (id = __shfl_sync(0xffffffffu, asked, 0)) < tasks.size();) {
-    hand_out(id);
-    if (tasks.is_product(id))
-      tasks.for_each_piece(
-          id, [&](const Piece& piece) { load_piece(p, shared, tasks, piece, stage, lane, ask_next); });
-    else
-      ask_next();
+    for (int id = tasks_.size() + blockIdx.x; id < tasks_.end(); id += gridDim.x) {
+      hand_out(id);
+      tasks_.for_each_piece(id, [&](const Piece& piece) { load(piece, [] {}); });
+    }
+    hand_out(kNoMoreTasks);
   }
-  for (int id = tasks.size() + blockIdx.x; id < tasks.end(); id += gridDim.x) {
-    hand_out(id);
-    tasks.for_each_piece(
-        id, [&](const Piece& piece) { load_piece(p, shared, tasks, piece, stage, lane, [] {}); });
+
+ private:
+  __device__ void hand_out(int id) {
+    Barrier::wait(&shared_.task_empty[slot_.index], slot_.phase ^ 1);
+    shared_.tasks[slot_.index] = id;
+    Barrier::arrive(&shared_.task_full[slot_.index]);
+    slot_.advance();
   }
-  hand_out(kNoMoreTasks);
-}
+
+  // Calls ask_next where kAskBefore stages are left, or at the first of fewer.
+  template <class AskNext>
+  __device__ __forceinline__ void load(const Piece& piece, const AskNext& ask_next) {
+    constexpr uint64_t kOnce = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_FIRST);
+    const Split split = tasks_.split_of(piece.down);
+    const WeightMaps& maps = piece.down ? p_.down : p_.up;
+    const bool gated = !piece.down && p_.activation.gated(), whole = split.depth % 64 == 0;
+    const int row = piece.tile * (gated ? split.rows() / 2 : split.rows());
+#pragma unroll 1
+    for (int k = 0; k < split.stages; ++k, stage_.advance()) {
+      if (k == max(0, split.stages - kAskBefore)) ask_next();
+      Barrier::wait(&shared_.weights_empty[stage_.index], stage_.phase ^ 1);
+      uint64_t* full = &shared_.weights_full[stage_.index];
+      unsigned char* to = shared_.weights[stage_.index];
+      if (whole) {
+        Barrier::arrive_and_expect_tx(full, 2 * split.rows() * split.stage_depth);
+        cute::SM90_TMA_LOAD_5D::copy(&maps.whole[split.log_groups], full, kOnce, to, 0, row, 0,
+                                     k * (split.stage_depth / 64), piece.entry.place);
+        continue;
+      }
+      const int begin = k * split.stage_depth, end = min(begin + split.stage_depth, split.depth);
+      Barrier::arrive_and_expect_tx(full, (end - begin + 63) / 64 * 2 * split.groups() * kBox);
+#pragma unroll 1
+      for (int column = begin; column < end; column += 64)
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half)
+#pragma unroll 1
+          for (int group = 0; group < split.groups(); ++group, to += kBox)
+            cute::SM90_TMA_LOAD_5D::copy(&maps.pieces, full, kOnce, to, column,
+                                         row + (gated ? 0 : half * (split.rows() / 2)) + group * 8,
+                                         gated ? half : 0, 0, piece.entry.place);
+    }
+  }
+
+  const Params& p_;
+  Shared& shared_;
+  const TaskList& tasks_;
+  Ring<kStages> stage_;
+  Ring<kTaskSlots> slot_;
+};
 
 // The rows of x, or of the first product, that come along.
 __device__ __forceinline__ void load_rows(const Params& p, Shared& shared, const TaskList& tasks, int lane) {

@@ -1,4 +1,5 @@
-// The eight warps of the decode kernel that multiply and add up, and the one that says what is done.
+// The eight warps of the decode kernel that multiply, the one that finishes tasks, and the one that says what
+// is done.
 #pragma once
 
 #include "motley/kernels/cuda/sm90/decode_tasks.cuh"
@@ -21,10 +22,8 @@ __device__ void load_matrices(uint32_t (&to)[4], uint32_t address) {
 }
 
 __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, "
-      "%1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -33,77 +32,89 @@ __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b
 // lane's). `valid` of the 64 are there; the rest of the rows is what was there before, maybe NaN, and must
 // not be multiplied even with zeros.
 template <int kTokenTiles>
-__device__ void multiply_sub_tile(float (&sum)[kTokenTiles][4], uint32_t weights, int half_bytes,
-                                  uint32_t rows, const int (&row_offset)[kTokenTiles], int valid, int lane) {
+__device__ __forceinline__ void multiply_sub_tile(float (&sum)[kTokenTiles][4], uint32_t weights,
+                                                  int half_bytes, uint32_t rows,
+                                                  const int (&row_offset)[kTokenTiles], int valid, int lane) {
   const int row = lane % 8, half = lane / 8 % 2, upper = lane / 16;
+  const uint32_t from = weights + half * half_bytes + row * 128;
+  uint32_t a[2][2][4], b[2][kTokenTiles][4];
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {  // of steps of 16
-    if (pair * 32 >= valid) break;
-    uint32_t a[2][4];
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      load_matrices(a[i],
-                    weights + half * half_bytes + row * 128 + (((pair * 2 + i) * 2 + upper) ^ row) * 16);
+    for (int i = 0; i < 2; ++i) load_matrices(a[pair][i], from + (((pair * 2 + i) * 2 + upper) ^ row) * 16);
 #pragma unroll
     for (int t = 0; t < kTokenTiles; ++t) {
-      uint32_t b[4];
-      load_matrices(b, rows + row_offset[t] + pair * 64);
+      load_matrices(b[pair][t], rows + row_offset[t] + pair * 64);
+      if (valid < 64)
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (pair * 32 + i * 8 >= valid) b[i] = 0;
-      multiply_add(sum[t], a[0], b[0], b[1]);
-      multiply_add(sum[t], a[1], b[2], b[3]);
+        for (int i = 0; i < 4; ++i)
+          if (pair * 32 + i * 8 >= valid) b[pair][t][i] = 0;
     }
   }
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int t = 0; t < kTokenTiles; ++t)
+      multiply_add(sum[t], a[i / 2][i % 2], b[i / 2][t][i % 2 * 2], b[i / 2][t][i % 2 * 2 + 1]);
 }
 
-// What a task leaves: activated columns, or columns of the output rows.
-template <int kTokenTiles>
-__device__ void store(const Params& p, const Piece& piece, int row_of_half[2],
-                      const float (&sum)[kTokenTiles][4], int lane) {
+// What a task leaves in a row of weights of each half of a row group: activated columns, or columns of the
+// output rows. Of kPairs pairs of tokens, the first of which is `pair` and the others 4 apart: sums of the
+// first half and of the second.
+template <int kPairs>
+__device__ __forceinline__ void store(const Params& p, const Piece& piece, const Split& split, int group,
+                                      int row, int pair, const float (&sum)[kPairs][4]) {
   const int width = piece.down ? p.model_width : p.expert_width;
   const bf16* bias = piece.down ? p.down_bias : p.up_bias;
-  if (bias) bias += piece.entry.place * (piece.down ? p.down_bias_stride : p.up_bias_stride);
   const bool gated = !piece.down && p.activation.gated();
-  const int at[2] = {row_of_half[0] + lane / 4, row_of_half[1] + lane / 4};
+  const int at[2] = {first_row(p, split, piece, group, 0) + row, first_row(p, split, piece, group, 1) + row};
   float added[2] = {0.f, 0.f};
-  if (bias)
+  if (bias) {
+    bias += piece.entry.place * (piece.down ? p.down_bias_stride : p.up_bias_stride);
     for (int half = 0; half < 2; ++half)
       if (at[half] < (gated ? 2 * width : width)) added[half] = __bfloat162float(bias[at[half]]);
+  }
+  const auto each = [&](const auto& store_two) {
 #pragma unroll
-  for (int t = 0; t < kTokenTiles; ++t)
+    for (int t = 0; t < kPairs; ++t)
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int token = t * 8 + lane % 4 * 2 + i;
-      if (token >= piece.entry.count) continue;
-      const long row = piece.entry.begin + token;
-      // Rounded where the layer for many tokens rounds.
-      const float first = __bfloat162float(__float2bfloat16(sum[t][i] + added[0])),
-                  second = __bfloat162float(__float2bfloat16(sum[t][2 + i] + added[1]));
-      if (piece.down) {
-        if (at[0] < width) p.rows[row * width + at[0]] = __float2bfloat16(first);
-        if (at[1] < width) p.rows[row * width + at[1]] = __float2bfloat16(second);
-      } else {
-        with_kind(p.activation.kind, [&]<ActivationKind kind>() {
-          if (at[0] < width)
-            p.activated[row * width + at[0]] = __float2bfloat16(activate<kind>(p.activation, first, second));
-          if constexpr (!is_gated(kind))
-            if (at[1] < width)
-              p.activated[row * width + at[1]] = __float2bfloat16(activate<kind>(p.activation, second, 0.f));
-        });
+      for (int i = 0; i < 2; ++i) {
+        const int token = (pair + 4 * t) * 2 + i;
+        if (token < piece.entry.count)  // rounded where the layer for many tokens rounds
+          store_two(long(piece.entry.begin + token) * width,
+                    __bfloat162float(__float2bfloat16(sum[t][i] + added[0])),
+                    __bfloat162float(__float2bfloat16(sum[t][2 + i] + added[1])));
       }
-    }
+  };
+  if (piece.down)
+    each([&](long to, float first, float second) {
+      if (at[0] < width) p.rows[to + at[0]] = __float2bfloat16(first);
+      if (at[1] < width) p.rows[to + at[1]] = __float2bfloat16(second);
+    });
+  else
+    with_kind(p.activation.kind, [&]<ActivationKind kind>() {
+      each([&](long to, float first, float second) {
+        if (at[0] < width)
+          p.activated[to + at[0]] = __float2bfloat16(activate<kind>(p.activation, first, second));
+        if constexpr (!is_gated(kind))
+          if (at[1] < width)
+            p.activated[to + at[1]] = __float2bfloat16(activate<kind>(p.activation, second, 0.f));
+      });
+    });
 }
 
-// The warps that multiply wait for each other.
-__device__ void join() { cutlass::arch::NamedBarrier::arrive_and_wait(32 * kWarps, 0); }
+// Where a warp that multiplies stands in the rings.
+struct Reader {
+  Ring<kStages> stage;
+  RingPosition row_stage;
+};
 
 // The products of one piece, by the warps along K in parts.
 template <int kTokenTiles>
-__device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, const TaskList& tasks,
-                                               const Split& split, const Piece& piece, RingPosition& stage,
-                                               RingPosition& row_stage, int warp, int lane,
+__device__ __forceinline__ void multiply_piece(Shared& shared, const TaskList& tasks, const Split& split,
+                                               const Piece& piece, Reader& reader, int warp, int lane,
                                                float (&sum)[kTokenTiles][4]) {
+  auto& [stage, row_stage] = reader;
   const RowStages& row_stages = tasks.row_stages;
   const int group = split.group(warp), along = split.along(warp);
   const int half_bytes = split.groups() * kBox, pitch = row_stages.pitch(split.row_depth);
@@ -112,7 +123,7 @@ __device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, 
   for (int t = 0; t < kTokenTiles; ++t)
     row_offset[t] = min(t * 8 + lane % 8, piece.entry.count - 1) * pitch + lane / 8 * 16;
   int part = 0;  // of the rows' stage
-  for (int k = 0; k < split.stages; ++k, stage.advance(tasks.weight_stages())) {
+  for (int k = 0; k < split.stages; ++k, stage.advance()) {
     const int valid = along * 64 < split.stage_depth ? split.depth - k * split.stage_depth - along * 64 : 0;
     Barrier::wait(&shared.weights_full[stage.index], stage.phase);
     if (part == 0) Barrier::wait(&shared.rows_full[row_stage.index], row_stage.phase);
@@ -134,105 +145,186 @@ __device__ __forceinline__ void multiply_piece(const Params& p, Shared& shared, 
   }
 }
 
-// 16 columns of a token from its experts' rows, as sum_tokens gives them. `partial` holds the sums of its
-// pieces, by warp along K; `weight` is the gate weight of choice `lane`.
-__device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const TaskList& tasks, int id,
-                                  const float* partial, float weight, int group, int lane) {
-  constexpr unsigned kAll = 0xffffffffu;
-  const Split& split = tasks.down;
-  const int token = tasks.token_of(id), first = tasks.tile_of(id) * split.rows();
-  const int in_tile = lane / 8 % 2 * (split.rows() / 2) + group * 8 + lane % 8, column = first + in_tile;
-  const int row = lane < p.top_k ? plan.row_of[token * p.top_k + lane] : -1;
-  float sum = 0.f;
-  for (int choice = 0; choice < p.top_k; ++choice) {
-    const int of_choice = __shfl_sync(kAll, row, choice);
-    if (of_choice < 0) continue;
-    // Pieces come in the order of their rows.
-    const float* part =
-        partial + kPieceSums * __popc(__ballot_sync(kAll, row >= 0 && row < of_choice)) + in_tile;
-    float value = part[0], added = 0.f;
-    for (int along = 1; along < kWarps >> split.log_groups; ++along) value += part[along * split.rows()];
-    if (p.down_bias && column < p.model_width)
-      added = __bfloat162float(p.down_bias[plan.entries[of_choice].place * p.down_bias_stride + column]);
-    sum += __shfl_sync(kAll, weight, choice) * __bfloat162float(__float2bfloat16(value + added));
-  }
-  float sums[8];
-#pragma unroll
-  for (int j = 0; j < 8; ++j) sums[j] = __shfl_sync(kAll, sum, lane % 2 * 8 + j);
-  const int to = first + lane * (split.rows() / 2) + group * 8;
-  if (lane < 2 && to < p.model_width) finish_token(p, plan, token, to, sums);
+__device__ inline float* partial_sums(Shared& shared, const TaskList& tasks, const RingPosition& partial) {
+  return shared.partial + partial.index * (kPartial / tasks.num_partials());
 }
 
 template <int kTokenTiles>
 __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks, int warp, int lane) {
-  RingPosition stage, row_stage;
-  int buffer = 0;
-  const auto done = [&](const Ring<kTaskSlots>& slot) {
-    __syncwarp();
-    if (lane == 0) Barrier::arrive(&shared.task_done[slot.index]);
+  Reader reader;
+  RingPosition partial;
+  const auto wait_for_partial = [&] {
+    Barrier::wait(&shared.partial_empty[partial.index], partial.phase ^ 1);
+    return partial_sums(shared, tasks, partial);
+  };
+  const auto hand_over = [&] {
+    Barrier::arrive(&shared.partial_full[partial.index]);
+    partial.advance(tasks.num_partials());
   };
   for (Ring<kTaskSlots> slot;; slot.advance()) {
     const int id = take_task(shared, slot, lane);
-    if (id == kNoMoreTasks) {
-      done(slot);
-      return;
-    }
+    const auto done = [&] {
+      __syncwarp();
+      if (lane == 0) Barrier::arrive(&shared.task_done[slot.index]);
+    };
+    if (id == kNoMoreTasks) return done();
     if (!tasks.is_product(id)) {
       if (lane == 0) tasks.wait_for_second_product(), wait_for_mixes(p);
-      __syncwarp();
-      done(slot);  // with the counters
+      done();  // with the counters
       sum_tokens(p, shared.plan, tasks.sum_index(id), warp * 32 + lane);
       continue;
     }
     if constexpr (kTokenTiles == 1)
       if (tasks.with_sum(id)) {
-        const Split split = tasks.down;
-        const int group = split.group(warp), along = split.along(warp);
-        float* partial = shared.partial[buffer];
-        // On its way while the pieces are: an answer of memory takes as long as two of them.
-        const float weight = lane < p.top_k ? p.gate_weights[tasks.token_of(id) * p.top_k + lane] : 0.f;
-        float* to = partial + along * split.rows() + group * 8 + lane / 4;
-        buffer ^= 1;
+        if (lane == 0) wait_for_mixes(p);
+        done();  // with the counters; no block waits for this task
+        const Split& split = tasks.down;
+        float* to = wait_for_partial() + split.along(warp) * split.rows() + split.group(warp) * 8 + lane / 4;
         tasks.for_each_piece(id, [&](const Piece& piece) {
           float sum[1][4] = {};
-          multiply_piece(p, shared, tasks, split, piece, stage, row_stage, warp, lane, sum);
+          multiply_piece(shared, tasks, split, piece, reader, warp, lane, sum);
           if (lane % 4 == 0) to[0] = sum[0][0], to[split.rows() / 2] = sum[0][2];
           to += kPieceSums;
         });
-        if (lane == 0) wait_for_mixes(p);
-        join();
-        if (along == 0) sum_pieces(p, shared.plan, tasks, id, partial, weight, group, lane);
-        done(slot);
+        hand_over();
         continue;
       }
-    tasks.for_each_piece(id, [&](const Piece& piece) {
-      const Split split = tasks.split_of(piece.down);
-      const int group = split.group(warp), along = split.along(warp);
-      float sum[kTokenTiles][4] = {};
-      multiply_piece(p, shared, tasks, split, piece, stage, row_stage, warp, lane, sum);
-      if (split.log_groups < 3) {
-        float4* partial = reinterpret_cast<float4*>(shared.partial[buffer]);
-        buffer ^= 1;
-        const auto at = [&](int from, int t) {
-          return (((from - 1) * split.groups() + group) * kTokenTiles + t) * 32 + lane;
-        };
-        if (along > 0)
+    const Piece piece = tasks.piece(id);
+    const Split split = tasks.split_of(piece.down);
+    float sum[kTokenTiles][4] = {};
+    multiply_piece(shared, tasks, split, piece, reader, warp, lane, sum);
+    if (kTokenTiles < 8 && tasks.hands_over(id)) {
+      float4* to = reinterpret_cast<float4*>(wait_for_partial()) + warp * kTokenTiles * 32 + lane;
 #pragma unroll
-          for (int t = 0; t < kTokenTiles; ++t)
-            partial[at(along, t)] = {sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
-        join();
-        if (along > 0) return;
+      for (int t = 0; t < kTokenTiles; ++t) to[t * 32] = {sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
+      hand_over();
+    } else {
+      store(p, piece, split, split.group(warp), lane / 4, lane % 4, sum);
+      done();
+    }
+  }
+}
+
+// The sums of a piece over the warps along K, stored; a lane takes pairs of tokens that are there. A warp's
+// sums lie at its number, which is along * groups + group.
+__device__ inline void finish_piece(const Params& p, const TaskList& tasks, const Piece& piece,
+                                    const float* partial, int lane) {
+  const Split split = tasks.split_of(piece.down);
+  int log_pairs = 0;
+  while (2 << log_pairs < piece.entry.count) ++log_pairs;
+#pragma unroll 1
+  for (int i = lane; i < split.groups() << (3 + log_pairs); i += 32) {
+    const int pair = i & ((1 << log_pairs) - 1), row = i >> log_pairs & 7, group = i >> (log_pairs + 3);
+    const float4* from = reinterpret_cast<const float4*>(partial) +
+                         (group * tasks.token_tiles + pair / 4) * 32 + row * 4 + pair % 4;
+    const int step = split.groups() * tasks.token_tiles * 32;
+    float sum[1][4] = {};
 #pragma unroll
-        for (int t = 0; t < kTokenTiles; ++t)
-          for (int from = 1; from < kWarps >> split.log_groups; ++from) {
-            const float4 other = partial[at(from, t)];
-            sum[t][0] += other.x, sum[t][1] += other.y, sum[t][2] += other.z, sum[t][3] += other.w;
-          }
+    for (int along = 0; along < kWarps; ++along)
+      if (along < split.num_along()) {
+        const float4 one = from[along * step];
+        sum[0][0] += one.x, sum[0][1] += one.y, sum[0][2] += one.z, sum[0][3] += one.w;
       }
-      int rows[2] = {first_row(p, split, piece, group, 0), first_row(p, split, piece, group, 1)};
-      store<kTokenTiles>(p, piece, rows, sum, lane);
-    });
-    done(slot);
+    store(p, piece, split, group, row, pair, sum);
+  }
+}
+
+// Of the token of a task with_sum: which of the task's pieces each choice is, -1 without one, and its weight.
+// Asks memory before the products are there, because an answer takes as long as two pieces.
+struct SummedChoices {
+  int piece[kMaxSummedChoices];
+  float weight[kMaxSummedChoices];
+  int piece_of_lane, place_of_lane;  // of choice `lane`
+
+  __device__ SummedChoices(const Params& p, const DecodePlan& plan, int token, int lane) {
+    const bool chosen = lane < p.top_k;
+    const int row = chosen ? plan.row_of[token * p.top_k + lane] : -1;
+    const float weight_of_lane = chosen ? p.gate_weights[token * p.top_k + lane] : 0.f;
+    place_of_lane = row >= 0 ? plan.entries[row].place : 0;
+    int before = 0;  // pieces come in the order of their rows
+    for (int other = 0; other < p.top_k; ++other) {
+      const int theirs = __shfl_sync(0xffffffffu, row, other);
+      before += theirs >= 0 && theirs < row;
+    }
+    piece_of_lane = row >= 0 ? before : -1;
+#pragma unroll
+    for (int i = 0; i < kMaxSummedChoices; ++i) {
+      piece[i] = __shfl_sync(0xffffffffu, piece_of_lane, i);
+      weight[i] = __shfl_sync(0xffffffffu, weight_of_lane, i);
+    }
+  }
+};
+
+// Columns of a token from its experts' rows, as sum_tokens gives them: 16 at a time, four of a choice a lane,
+// then one a lane of all choices. `partial` holds the sums of the pieces by warp along K, and is overwritten.
+__device__ inline void sum_pieces(const Params& p, const DecodePlan& plan, const TaskList& tasks, int id,
+                                  const SummedChoices& choices, float* partial, int lane) {
+  constexpr unsigned kAll = 0xffffffffu;
+  constexpr int kTogether = 8, kColumns = 16;  // choices and columns at a time
+  const Split split = tasks.down;
+  const int first = tasks.tile_of(id) * split.rows();
+#pragma unroll 1
+  for (int begin = 0; begin < split.rows(); begin += kColumns) {
+    const int mine = begin + lane % 4 * 4;
+#pragma unroll 1
+    for (int from = 0; from < p.top_k; from += kTogether) {
+      const int piece = __shfl_sync(kAll, choices.piece_of_lane, from + lane / 4),
+                place = __shfl_sync(kAll, choices.place_of_lane, from + lane / 4);
+      if (piece < 0) continue;
+      float4* part = reinterpret_cast<float4*>(partial + kPieceSums * piece + mine);
+      float4 value = {};
+#pragma unroll
+      for (int along = 0; along < kWarps; ++along)
+        if (along < split.num_along()) {
+          const float4 one = part[along * split.rows() / 4];
+          value.x += one.x, value.y += one.y, value.z += one.z, value.w += one.w;
+        }
+      if (p.down_bias && first + mine < p.model_width) {
+        const bf16* bias = p.down_bias + place * p.down_bias_stride + first + mine;
+        value.x += __bfloat162float(bias[0]), value.y += __bfloat162float(bias[1]);
+        value.z += __bfloat162float(bias[2]), value.w += __bfloat162float(bias[3]);
+      }
+      *part = value;
+    }
+    __syncwarp();
+    float sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < kMaxSummedChoices; ++i)
+      if (choices.piece[i] >= 0) {
+        const float value = partial[kPieceSums * choices.piece[i] + begin + lane % kColumns];
+        sum += choices.weight[i] * __bfloat162float(__float2bfloat16(value));
+      }
+    float sums[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sums[j] = __shfl_sync(kAll, sum, lane % 2 * 8 + j);
+    const int to = first + begin + lane * 8;
+    if (lane < 2 && to < p.model_width) finish_token(p, plan, tasks.token_of(id), to, sums);
+  }
+}
+
+// Finishes what the warps that multiply hand over, while they go on: a stage given back late by one of them
+// would hold up all.
+__device__ inline void finish(const Params& p, Shared& shared, const TaskList& tasks, int lane) {
+  RingPosition partial;
+  for (Ring<kTaskSlots> slot;; slot.advance()) {
+    const int id = take_task(shared, slot, lane);
+    if (id == kNoMoreTasks) return;
+    if (!tasks.hands_over(id)) continue;
+    float* sums = partial_sums(shared, tasks, partial);
+    const auto wait = [&] { Barrier::wait(&shared.partial_full[partial.index], partial.phase); };
+    if (tasks.with_sum(id)) {
+      const SummedChoices choices(p, shared.plan, tasks.token_of(id), lane);
+      wait();
+      sum_pieces(p, shared.plan, tasks, id, choices, sums, lane);
+    } else {
+      const Piece piece = tasks.piece(id);
+      wait();
+      finish_piece(p, tasks, piece, sums, lane);
+    }
+    Barrier::arrive(&shared.partial_empty[partial.index]);
+    partial.advance(tasks.num_partials());
+    __syncwarp();
+    if (lane < kWarps && !tasks.with_sum(id)) Barrier::arrive(&shared.task_done[slot.index]);
   }
 }
 
@@ -249,9 +341,11 @@ __device__ inline void announce(const Params& p, Shared& shared, const TaskList&
       if (__shfl_sync(0xffffffffu, id, 0) == kNoMoreTasks) break;
       continue;
     }
-    // Other blocks read rows of the first product by bulk copies.
-    asm volatile("fence.proxy.async.global;" ::: "memory");
-    fence_gpu();
+    if (__any_sync(0xffffffffu, lane < count && tasks.is_counted(id))) {
+      // Other blocks read rows of the first product by bulk copies.
+      asm volatile("fence.proxy.async.global;" ::: "memory");
+      fence_gpu();
+    }
     if (lane < count) {
       tasks.count_done(id);
       Barrier::arrive(&shared.task_empty[slot]);

@@ -2,11 +2,12 @@
 // memory, which costs less than another launch.
 #pragma once
 
+#include "motley/kernels/cuda/divisor.h"
 #include "motley/kernels/cuda/sm90/decode.h"
 
 namespace motley::cuda::sm90::decode {
 
-constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 3, kDecodeThreads = 32 * kDecodeWarps;
+constexpr int kMultiplyingWarps = 8, kDecodeWarps = kMultiplyingWarps + 4, kDecodeThreads = 32 * kDecodeWarps;
 constexpr int kGroupRows = 64;  // an expert with more rows reads its weights again
 constexpr int kMaxEntries = kDecodeAssignments;
 constexpr int kMaxSummedChoices = 16;  // of a token whose sum may come with the second product
@@ -17,15 +18,20 @@ struct Entry {
   short begin, count;
 };
 
+struct PlanSize {
+  int num_entries, most_rows;
+  bool one_row_each;  // entry e is row e; known only of plans that one warp makes
+  bool operator==(const PlanSize&) const = default;
+};
+
 struct DecodePlan {
+  PlanSize size;
   Entry entries[kMaxEntries];
   short token_of[kDecodeAssignments];  // of each row
   short row_of[kDecodeAssignments];    // of each assignment, -1 without one here
   short slot_of[kDecodeAssignments];   // of each assignment, -1 where it is no expert with weights
   int begin[kMaxExperts];              // of each expert, -1 where it is not here; counts before
   int warp_sums[kDecodeWarps];
-  int num_entries, most_rows;
-  bool one_row_each;  // entry e is row e; known only of plans that one warp makes
 };
 
 // Exclusive prefix sum over the block.
@@ -46,6 +52,7 @@ __device__ inline int decode_scan(int value, DecodePlan& plan) {
 struct DecodePlanSource {
   const int *slots, *row_assignment, *expert_offset, *place_of_expert;
   int num_experts, num_assignments, top_k;
+  Divisor by_top_k;
 };
 
 // At most one assignment a lane: a single warp makes the plan, from its other lanes' slots.
@@ -60,17 +67,20 @@ __device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePla
   const bool first = here && lane == __ffs(peers) - 1;
   const int key = here ? 2 * slot + first : 2 * kMaxExperts;
   int row = here ? __popc(peers & ((1u << lane) - 1)) : -1, entry = 0;
+  constexpr int kTogether = 8;
+#pragma unroll 1
+  for (int first = 0; first < from.num_assignments; first += kTogether)
 #pragma unroll
-  for (int other = 0; other < 32; ++other) {
-    const int theirs = __shfl_sync(kAll, key, other);
-    if (here && theirs / 2 < slot) ++row, entry += theirs % 2;
-  }
+    for (int i = 0; i < kTogether; ++i) {
+      const int theirs = __shfl_sync(kAll, key, first + i);
+      if (here && theirs >> 1 < slot) ++row, entry += theirs & 1;
+    }
   if (first) plan.entries[entry] = {place, short(row), short(__popc(peers))};
-  if (here) plan.token_of[row] = lane / from.top_k;
+  if (here) plan.token_of[row] = from.by_top_k.divide(lane);
   if (known) plan.row_of[lane] = row;
   const int most = __reduce_max_sync(kAll, here ? __popc(peers) : 0);
   const int entries = __popc(__ballot_sync(kAll, first));
-  if (lane == 0) plan.most_rows = most, plan.num_entries = entries, plan.one_row_each = most == 1;
+  if (lane == 0) plan.size = {entries, most, most == 1};
 }
 
 __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan& plan) {
@@ -87,7 +97,7 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
   }
   for (int e = thread; e < experts; e += kDecodeThreads)
     plan.begin[e] = from.slots ? 0 : from.expert_offset[e + 1] - from.expert_offset[e];
-  if (thread == 0) plan.most_rows = 0, plan.one_row_each = false;
+  if (thread == 0) plan.size = {};
   __syncthreads();
   if (from.slots && thread < 32)  // ranks among the assignments of one expert, in order
     for (int first = 0; first < count; first += 32) {
@@ -133,8 +143,8 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
         plan.entries[entry++] = {places[i], short(row + done), short(min(kGroupRows, rows[i] - done))};
     row += rows[i];
   }
-  if (most) atomicMax(&plan.most_rows, most);
-  if (thread == kDecodeThreads - 1) plan.num_entries = entry;
+  if (most) atomicMax(&plan.size.most_rows, most);
+  if (thread == kDecodeThreads - 1) plan.size.num_entries = entry;
   __syncthreads();
 
   if (from.slots) {
@@ -143,14 +153,14 @@ __device__ inline void make_decode_plan(const DecodePlanSource& from, DecodePlan
       if (rank < 0) continue;
       const int begin = plan.begin[plan.slot_of[i]];
       plan.row_of[i] = begin < 0 ? -1 : begin + rank;
-      if (begin >= 0) plan.token_of[begin + rank] = i / from.top_k;
+      if (begin >= 0) plan.token_of[begin + rank] = from.by_top_k.divide(i);
     }
   } else {
-    for (int i = thread / 32; i < plan.num_entries; i += kDecodeWarps) {
+    for (int i = thread / 32; i < plan.size.num_entries; i += kDecodeWarps) {
       const Entry one = plan.entries[i];
       for (int r = one.begin + thread % 32; r < one.begin + one.count; r += 32) {
         const int assignment = from.row_assignment[r];
-        plan.token_of[r] = assignment / from.top_k;
+        plan.token_of[r] = from.by_top_k.divide(assignment);
         plan.row_of[assignment] = r;
       }
     }

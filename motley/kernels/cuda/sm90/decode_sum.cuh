@@ -77,12 +77,10 @@ __device__ inline void finish_token(const DecodeSum& p, const DecodePlan& plan, 
                                     float (&sum)[8]) {
   if (p.zero_experts.num_experts > 0) add_zero_experts(p, plan, token, column, sum);
   const long to = long(token) * p.model_width + column;
-#pragma unroll
-  for (int j = 0; j < 8; ++j)
-    if (p.y_fp32)
-      static_cast<float*>(p.y)[to + j] = sum[j];
-    else
-      static_cast<bf16*>(p.y)[to + j] = __float2bfloat16(sum[j]);
+  if (p.y_fp32)
+    store(static_cast<float*>(p.y) + to, sum);
+  else
+    store(static_cast<bf16*>(p.y) + to, sum);
 }
 
 // y from the rows of all experts, 8 columns of a token a thread.
