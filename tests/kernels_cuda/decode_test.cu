@@ -17,7 +17,7 @@ struct Case {
   int tokens, width, expert_width, experts, top_k;
   ActivationKind activation = ActivationKind::kSwiGlu;
   bool places = false, bias = false;
-  int used_experts = 0;  // 0: all, -1: none
+  int used_experts = 0;  // 0: all, -1: none with weights
   bool zero_experts = false;
   bool one_row = false;  // no expert is chosen twice: the sums of tokens come with the second product
 };
@@ -123,7 +123,7 @@ void check(Report& report, const Case& c, int overlaps) {
   std::shuffle(shuffled.begin(), shuffled.end(), generator);
   for (int& slot : host_slots) {
     if (c.used_experts < 0) {
-      slot = -1;
+      slot = c.zero_experts ? E + static_cast<int>(generator() % 4) : -1;
       continue;
     }
     slot = c.one_row ? shuffled[&slot - host_slots.data()]
@@ -251,6 +251,9 @@ void test_decode(Report& report, int most_cases) {
       {2, 2176, 32, 40, 16, A::kSwiGlu, false, false, 0, false, true},
       {1, 2560, 576, 8, 8, A::kSwiGlu, false, false, 0, false, true},  // the queue fills blocks better
       {16, 72, 64, 40, 2, A::kSwiGlu, false, false, 0, true, true},    // tokens without a row
+      {1, 8800, 64, 8, 4, A::kSwiGlu, false, true, 0, true, true},     // sums in tiles of 32 columns and more
+      {1, 136, 72, 8, 3, A::kSwiGlu, false, false, -1, true},          // no expert with weights
+      {6, 136, 72, 8, 3, A::kSwiGlu, false, false, -1, true},
       {8, 2120, 64, 1, 1},
       {48, 1152, 576, 64, 16},
   };

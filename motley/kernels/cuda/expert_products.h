@@ -115,8 +115,8 @@ constexpr bool wants_copy(Family family, int row_width) {
 constexpr bool wants_shared_copy(Family family, int expert_width) {
   return family == Family::kSm90 && expert_width >= 512;
 }
-// The same of expert_up, which gains less: a tenth to a sixth of its time, where the copy takes 100 / F of
-// it.
+// The same of expert_up in expert_layer_forward, which gains less: a tenth to a sixth of its time, where the
+// copy takes 100 / F of it.
 constexpr bool wants_up_copy(Family family, int expert_width) {
   return family == Family::kSm90 && expert_width >= 1024;
 }

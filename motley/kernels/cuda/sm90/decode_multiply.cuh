@@ -62,8 +62,8 @@ __device__ __forceinline__ void multiply_sub_tile(float (&sum)[kTokenTiles][4], 
 // output rows. Of kPairs pairs of tokens, the first of which is `pair` and the others 4 apart: sums of the
 // first half and of the second.
 template <int kPairs>
-__device__ __forceinline__ void store(const Params& p, const Piece& piece, const Split& split, int group,
-                                      int row, int pair, const float (&sum)[kPairs][4]) {
+__device__ __forceinline__ void store_pairs(const Params& p, const Piece& piece, const Split& split,
+                                            int group, int row, int pair, const float (&sum)[kPairs][4]) {
   const int width = piece.down ? p.model_width : p.expert_width;
   const bf16* bias = piece.down ? p.down_bias : p.up_bias;
   const bool gated = !piece.down && p.activation.gated();
@@ -158,6 +158,7 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
     return partial_sums(shared, tasks, partial);
   };
   const auto hand_over = [&] {
+    __syncwarp();
     Barrier::arrive(&shared.partial_full[partial.index]);
     partial.advance(tasks.num_partials());
   };
@@ -199,7 +200,7 @@ __device__ void multiply(const Params& p, Shared& shared, const TaskList& tasks,
       for (int t = 0; t < kTokenTiles; ++t) to[t * 32] = {sum[t][0], sum[t][1], sum[t][2], sum[t][3]};
       hand_over();
     } else {
-      store(p, piece, split, split.group(warp), lane / 4, lane % 4, sum);
+      store_pairs(p, piece, split, split.group(warp), lane / 4, lane % 4, sum);
       done();
     }
   }
@@ -225,7 +226,7 @@ __device__ inline void finish_piece(const Params& p, const TaskList& tasks, cons
         const float4 one = from[along * step];
         sum[0][0] += one.x, sum[0][1] += one.y, sum[0][2] += one.z, sum[0][3] += one.w;
       }
-    store(p, piece, split, group, row, pair, sum);
+    store_pairs(p, piece, split, group, row, pair, sum);
   }
 }
 
@@ -311,7 +312,10 @@ __device__ inline void finish(const Params& p, Shared& shared, const TaskList& t
     if (id == kNoMoreTasks) return;
     if (!tasks.hands_over(id)) continue;
     float* sums = partial_sums(shared, tasks, partial);
-    const auto wait = [&] { Barrier::wait(&shared.partial_full[partial.index], partial.phase); };
+    const auto wait = [&] {
+      Barrier::wait(&shared.partial_full[partial.index], partial.phase);
+      __syncwarp();
+    };
     if (tasks.with_sum(id)) {
       const SummedChoices choices(p, shared.plan, tasks.token_of(id), lane);
       wait();

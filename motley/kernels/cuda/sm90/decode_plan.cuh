@@ -69,10 +69,10 @@ __device__ inline void make_plan_in_warp(const DecodePlanSource& from, DecodePla
   int row = here ? __popc(peers & ((1u << lane) - 1)) : -1, entry = 0;
   constexpr int kTogether = 8;
 #pragma unroll 1
-  for (int first = 0; first < from.num_assignments; first += kTogether)
+  for (int others = 0; others < from.num_assignments; others += kTogether)
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
-      const int theirs = __shfl_sync(kAll, key, first + i);
+      const int theirs = __shfl_sync(kAll, key, others + i);
       if (here && theirs >> 1 < slot) ++row, entry += theirs & 1;
     }
   if (first) plan.entries[entry] = {place, short(row), short(__popc(peers))};
