@@ -89,16 +89,23 @@ class HeaderReader {
     return entry;
   }
 
-  void check_no_overlap(const std::map<std::string, TensorEntry>& entries) const {
+  // Every byte of a file but gaps between tensors is accounted for: what shares bytes, or lies past the last
+  // tensor, is from another file.
+  void check_layout(const std::map<std::string, TensorEntry>& entries) const {
+    uint64_t data_end = data_begin_;
     std::vector<std::pair<uint64_t, const std::string*>> order;
     for (const auto& [name, entry] : entries) {
       if (entry.begin != entry.end) order.emplace_back(entry.begin, &name);
+      data_end = std::max(data_end, entry.end);
     }
     std::sort(order.begin(), order.end());
     for (size_t i = 1; i < order.size(); ++i) {
       if (order[i].first < entries.at(*order[i - 1].second).end) {
         fail(*order[i].second, "data of its own", concat("bytes shared with ", *order[i - 1].second));
       }
+    }
+    if (data_end < file_.size()) {
+      fail("", concat(data_end, " bytes, where the last tensor ends"), concat(file_.size(), " bytes"));
     }
   }
 
@@ -140,7 +147,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
       entries_.emplace(name, reader.entry(name, value));
     }
   }
-  reader.check_no_overlap(entries_);
+  reader.check_layout(entries_);
 }
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {

@@ -98,6 +98,8 @@ TEST(Safetensors, MalformedFilesAreOneClearError) {
                         R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
                         12),
               AllOf(HasSubstr("shared with a"), HasSubstr("b")));
+  EXPECT_THAT(raw_error(good, 9), AllOf(HasSubstr(std::to_string(good.size() + 16) + " bytes, where"),
+                                        HasSubstr(std::to_string(good.size() + 17) + " bytes")));
 }
 
 TEST(Safetensors, TooShortOrMissingFiles) {
