@@ -1,10 +1,11 @@
-// Plain kernels with one thread an output, fp32 sums of 16-bit inputs: what the fast ones must give. And
-// 16-bit values on the host.
+// Plain kernels with one thread an output, fp32 sums of 16-bit inputs, and activations in double: what the
+// fast ones must give. And 16-bit values on the host.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -53,6 +54,36 @@ static __global__ void reference_outer(DataType type, const uint16_t* a, long st
     sum += to_float(type, a[(top_k ? row_assignment[r] / top_k : r) * stride + m]) *
            to_float(type, b[r * (long)width + n]);
   out[at] = sum;
+}
+
+// In double, the derivatives by central differences.
+inline ActivationGradient reference_activation(const Activation& activation, double g, double u) {
+  const double limit = activation.limit, alpha = activation.alpha, step = 1e-6;
+  const auto value = [&](double x, double y) -> double {
+    switch (activation.kind) {
+      case ActivationKind::kSwiGlu:
+        return x / (1 + std::exp(-x)) * y;
+      case ActivationKind::kGeGlu:
+        return x * 0.5 * std::erfc(-x / std::sqrt(2.0)) * y;
+      case ActivationKind::kClampedSwiGlu:
+        x = std::fmin(x, limit), y = std::fmin(std::fmax(y, -limit), limit);
+        return x / (1 + std::exp(-alpha * x)) * (y + 1);
+      case ActivationKind::kGelu:
+        return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+      case ActivationKind::kRelu:
+        return std::fmax(x, 0);
+      case ActivationKind::kSilu:
+        return x / (1 + std::exp(-x));
+      case ActivationKind::kNone:
+        return x;
+    }
+    return NAN;
+  };
+  // At the clamps' edges the derivative from inside holds.
+  const double at_g = g == limit ? g - 2 * step : g, at_u = std::abs(u) == limit ? u * (1 - 2 * step) : u;
+  return {static_cast<float>(value(g, u)),
+          static_cast<float>((value(at_g + step, u) - value(at_g - step, u)) / (2 * step)),
+          static_cast<float>((value(g, at_u + step) - value(g, at_u - step)) / (2 * step))};
 }
 
 }  // namespace motley::cuda::test

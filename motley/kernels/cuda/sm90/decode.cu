@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "motley/kernels/cuda/cuda_check.h"
+#include "motley/kernels/cuda/sm90/decode_finish.cuh"
 #include "motley/kernels/cuda/sm90/decode_load.cuh"
-#include "motley/kernels/cuda/sm90/decode_multiply.cuh"
 
 namespace motley::cuda::sm90 {
 namespace {
