@@ -1,4 +1,5 @@
 // `motley eval`: the loss of a model on text, or its logits for given tokens.
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,6 +16,7 @@
 #include "motley/infer/packing.h"
 #include "motley/infer/sampler.h"
 #include "motley/infer/token_cases.h"
+#include "motley/io/path_within.h"
 #include "motley/io/safetensors.h"
 #include "motley/text/token_store.h"
 
@@ -70,7 +72,21 @@ void eval_text(const EvalArguments& arguments) {
             << format_count(static_cast<double>(result.num_tokens) / seconds) << " tokens/s)" << std::endl;
 }
 
+// Before the model is read: its logits must not take the place of what they are made of.
+void check_place_of_logits(const EvalArguments& arguments) {
+  std::error_code error;
+  const bool of_model =
+      std::filesystem::exists(arguments.logits, error) && path_within(arguments.logits, arguments.model.path);
+  if (!of_model && !path_within(arguments.logits, arguments.tokens)) return;
+  throw UserError(
+      Mistake{concat("--logits ", arguments.logits),
+              "a file of its own",
+              of_model ? "one that is there already in the model's folder" : "the file of --tokens",
+              {}});
+}
+
 void eval_tokens(const EvalArguments& arguments) {
+  check_place_of_logits(arguments);
   const auto prompts = read_token_cases(arguments.tokens);
   const auto model = arguments.model.load();
   check_prompts(*model, prompts, arguments.tokens + ": element");

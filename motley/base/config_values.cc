@@ -166,8 +166,13 @@ const json* ConfigValues::find(std::string_view key) {
 
 const json& ConfigValues::find_required(std::string_view key) {
   const json* value = find(key);
-  if (value == nullptr) fail(key, "a value", "none", "this key is required");
-  return *value;
+  if (value != nullptr) return *value;
+  std::vector<std::string> unread;
+  for (const auto& [name, other] : object_->items()) {
+    if (known_.count(name) == 0) unread.push_back(name);
+  }
+  const std::string near = nearest_word(key, unread);
+  fail(key, "a value", near.empty() ? "none" : "none, but '" + near + "'", "this key is required");
 }
 
 template <class T>

@@ -1,6 +1,9 @@
 #include "motley/train/train_run.h"
 
+#include "motley/base/concat.h"
+#include "motley/base/error.h"
 #include "motley/base/log.h"
+#include "motley/io/path_within.h"
 #include "motley/train/training_run.h"
 
 namespace motley {
@@ -23,6 +26,11 @@ json to_json(const TrainSummary& summary) {
 }
 
 TrainSummary train_run(const RunConfig& config, const std::filesystem::path& run) {
+  const std::filesystem::path text = config.data.path;
+  if (std::filesystem::is_directory(text) && path_within(run, text)) {
+    throw UserError(Mistake{run.string(), concat("a run's folder outside of the text in ", text.string()),
+                            "one in it, whose files would be read as text", "choose another --out"});
+  }
   const json configuration = to_json(config);
   RunFolder folder(run);
   folder.check(configuration);

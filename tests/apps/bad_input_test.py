@@ -225,6 +225,13 @@ class Data(CommandTest):
         self.check(self.motley.write("short.txt", "too short"), "sequence_length")
         self.check("/dev/null", "a device or a pipe")
 
+    def test_run_within_its_text(self):
+        self.motley.write("texts/a.txt", "the cat sat " * 1000)
+        config = self.motley.write_config(data_path=self.motley.path("texts"))
+        for out in ("texts/run", "texts", "texts/../texts/new/run"):
+            self.assert_mistake(self.motley.train(config, out), "a run's folder outside of the text", "choose another --out")
+        self.assertEqual(os.listdir(self.motley.path("texts")), ["a.txt"])
+
     def test_no_object_to_put_the_path_into(self):
         config = self.motley.write("strange.json", '{"model": {}, "data": "text.txt", "train": {}}')
         self.assert_mistake(self.motley.train(config, "run", "--data", self.motley.text), "strange.json: data: expected an object")
@@ -266,6 +273,17 @@ class Model(CommandTest):
         error = f"motley: error: {cases}: element 1, token 1: expected an id of 0 to 255, found -2"
         self.assert_mistake(self.motley.run("generate", run, "--tokens", cases), error)
         self.assert_mistake(self.motley.run("eval", run, "--tokens", cases, "--logits", self.motley.path("l.safetensors")), error)
+
+    def test_logits_in_the_place_of_inputs(self):
+        run, cases = self.motley.path("run"), self.motley.write("cases.json", "[[1, 2]]")
+        inputs = [os.path.join(run, "model", "model.safetensors"), os.path.join(run, "config.json"), cases]
+        before = [open(path, "rb").read() for path in inputs]
+        os.symlink(run, self.motley.path("link"))
+        for logits in (*inputs, self.motley.path("link/model/config.json")):
+            self.assert_mistake(self.motley.run("eval", run, "--tokens", cases, "--logits", logits), "error: --logits", "a file of its own")
+        self.assertEqual([open(path, "rb").read() for path in inputs], before)
+        new = self.motley.run("eval", run, "--tokens", cases, "--logits", os.path.join(run, "logits.safetensors"))
+        self.assertEqual(new.returncode, 0, new.stderr)
 
     def test_configuration_without_weights(self):
         os.remove(self.motley.path("run/model/model.safetensors"))

@@ -47,6 +47,9 @@ TEST(ConfigValues, AbsentAndNullGiveTheDefault) {
   EXPECT_FALSE(values.has("nothing"));
   EXPECT_EQ(user_error([&] { values.required<int>("missing"); }),
             "a.json: missing: expected a value, found none; this key is required");
+  const json mistyped = {{"stps", 3}};
+  EXPECT_EQ(user_error([&] { ConfigValues(mistyped, "a.json").required<int>("steps"); }),
+            "a.json: steps: expected a value, found none, but 'stps'; this key is required");
 }
 
 TEST(ConfigValues, WrongTypesNamePathExpectedAndFound) {
