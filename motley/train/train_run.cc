@@ -27,7 +27,8 @@ json to_json(const TrainSummary& summary) {
 
 TrainSummary train_run(const RunConfig& config, const std::filesystem::path& run) {
   const std::filesystem::path text = config.data.path;
-  if (std::filesystem::is_directory(text) && path_within(run, text)) {
+  std::error_code error;
+  if (std::filesystem::is_directory(text, error) && path_within(run, text)) {
     throw UserError(Mistake{run.string(), concat("a run's folder outside of the text in ", text.string()),
                             "one in it, whose files would be read as text", "choose another --out"});
   }
