@@ -33,10 +33,11 @@ at::Tensor reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return at::cat(outputs);
 }
 
+// Of numbers about 1. The gradients of a single position's query and key are zeros but for rounding.
 double relative_error(const at::Tensor& found, const at::Tensor& expected) {
   if (expected.numel() == 0) return 0;
   const auto difference = (found.detach().to(at::kDouble) - expected.detach().to(at::kDouble)).abs().max();
-  return (difference / expected.detach().to(at::kDouble).abs().max().clamp_min(1e-6)).item<double>();
+  return (difference / expected.detach().to(at::kDouble).abs().max().clamp_min(1e-3)).item<double>();
 }
 
 struct Shape {
