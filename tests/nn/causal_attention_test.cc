@@ -33,11 +33,10 @@ at::Tensor reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   return at::cat(outputs);
 }
 
-// Of numbers about 1. The gradients of a single position's query and key are zeros but for rounding.
 double relative_error(const at::Tensor& found, const at::Tensor& expected) {
   if (expected.numel() == 0) return 0;
   const auto difference = (found.detach().to(at::kDouble) - expected.detach().to(at::kDouble)).abs().max();
-  return (difference / expected.detach().to(at::kDouble).abs().max().clamp_min(1e-3)).item<double>();
+  return (difference / expected.detach().to(at::kDouble).abs().max().clamp_min(1e-6)).item<double>();
 }
 
 struct Shape {
@@ -161,7 +160,10 @@ TEST(CausalAttention, EveryFamilyAgrees) {
       if (!family.available) continue;
       const auto found = run(attention_kernels(family.name), dtype);
       for (size_t i = 0; i < found.size(); ++i) {
-        EXPECT_LT(relative_error(found[i], expected[i]), tolerance)
+        // A single position's dq and dk are differences of equal numbers about 1: zeros but for rounding.
+        const bool zeros = length == 1 && (i == 2 || i == 3);
+        EXPECT_LT(zeros ? found[i].abs().max().item<double>() : relative_error(found[i], expected[i]),
+                  zeros ? 1e-5 : tolerance)
             << family.name << " " << dtype << " " << length << ", result " << i;
       }
     }
