@@ -51,10 +51,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) decode_kernel(const __grid_
     }
     cutlass::arch::fence_barrier_init();
   }
-  if (warp == kWarps && lane < 8) {
-    const WeightMaps& maps = lane < 4 ? p.up : p.down;
-    const int depth = lane < 4 ? p.model_width : p.expert_width;
-    cute::prefetch_tma_descriptor(depth % 64 == 0 ? &maps.whole[lane % 4] : &maps.pieces);
+  if (warp == kWarps && lane < 2 * kSplits) {
+    const WeightMaps& maps = lane < kSplits ? p.up : p.down;
+    const int depth = lane < kSplits ? p.model_width : p.expert_width;
+    cute::prefetch_tma_descriptor(depth % 64 == 0 ? &maps.whole[lane % kSplits] : &maps.pieces);
   }
   // Made while other launches end, for a token whose experts are all here; rarely so for several.
   const PlanSize likely{p.plan.num_assignments, 1, true};
@@ -178,7 +178,7 @@ class CounterSets {
 
 WeightMaps make_weight_maps(PlacedWeights weights, int num_places, int halves, int rows, int depth) {
   WeightMaps maps{};
-  for (int i = 0, groups = 1; depth % 64 == 0 && i < 4; ++i, groups *= 2)
+  for (int i = 0, groups = 1; depth % 64 == 0 && i < kSplits; ++i, groups *= 2)
     maps.whole[i] = make_tensor_map(weights.data, {64, rows, halves, depth / 64, num_places},
                                     {depth, long(rows) * depth, 64, weights.stride},
                                     {64, 16 * groups / halves, halves, stage_depth(depth, i) / 64, 1});

@@ -32,10 +32,12 @@ struct alignas(1024) Shared {
 };
 static_assert(sizeof(Shared) <= 227 * 1024);
 
+constexpr int kSplits = 4;  // ways to cut a product, by the row groups of a task: 1, 2, 4, 8
+
 // Weights of one product [P, halves, R / halves, 64 .. of K], gated up in two halves, as a stage takes them:
-// whole (by the number of row groups: 1, 2, 4, 8), or where K is not divisible by 64 by pieces of 8 x 64.
+// whole, or where K is not divisible by 64 by pieces of 8 x 64.
 struct WeightMaps {
-  CUtensorMap whole[4], pieces;
+  CUtensorMap whole[kSplits], pieces;
 };
 
 // How the tasks of one product are cut: a stage of weights is 16 << log_groups rows x `stage_depth` of K.
@@ -51,7 +53,6 @@ struct Split {
   __device__ int group(int warp) const { return warp & (groups() - 1); }
   __device__ int along(int warp) const { return warp >> log_groups; }
 };
-constexpr int kSplits = 4;  // by log_groups
 
 struct Params : DecodeSum {
   WeightMaps up, down;
